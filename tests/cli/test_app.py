@@ -21,10 +21,11 @@ import tokenred
 from tests.cli.conftest import Run
 from tokenred.cli import main
 from tokenred.cli.app import app
-from tokenred.cli.declared import declared
+from tokenred.cli.declared import declared, registered
 from tokenred.cli.options import _readable
 from tokenred.core.errors import UnknownNameError
 from tokenred.core.lock import output_lock
+from tokenred.core.registry import KINDS
 from tokenred.core.values import parameters_of
 
 COMMANDS = ("ablate", "agreement", "bench", "compare", "export", "finetune", "graph", "list",
@@ -61,7 +62,7 @@ def test_what_is_read_from_source_is_what_functions_declare() -> None:
     assert len(places) > 10
     for place in places:
         read, real = declared(place), resolve_name(place)
-        assert inspect.getdoc(read) == inspect.getdoc(real)
+        assert inspect.getdoc(read) in ("", inspect.getdoc(real))  # object has one for __init__
         ours, theirs = (inspect.signature(each).parameters for each in (read, real))
         assert list(ours) == list(theirs)
         for name in ours.keys() - {"tell"}:  # which is a function
@@ -70,6 +71,15 @@ def test_what_is_read_from_source_is_what_functions_declare() -> None:
             kinds = [_readable(parameters_of(each)[name], default) for each in (read, real)]
             # Types that a module defines itself mean nothing here.
             assert kinds[0] in (None, kinds[1]), (place, name)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_names_that_are_read_from_source_are_those_that_are_registered(kind: str) -> None:
+    own = [entry for entry in KINDS[kind] if entry.source.startswith("tokenred.")]
+    found = registered(KINDS[kind].folder)
+    assert found == {e.name: ":".join(e.source.rsplit(".", 1)) for e in own}
+    for entry in own if kind == "strategy" else ():
+        assert inspect.signature(declared(found[entry.name])).parameters.keys() == entry.parameters
 
 
 @pytest.mark.parametrize(
@@ -167,11 +177,15 @@ QUICK_LINES = """\
  ablate -a base=gtp,nothing
  ablate -a scorer=DiagAttn,nothing
  compare -s gtp:P=4,scorer=nothing@0.7
+ compare -s gtp@1.7
+ compare -s gtp:Q=4
+ compare -s topk:keep_rate
+ graph --demo -b nothing:M=3
 list scorers
 compare -s MixedAttn
-bench -s gtp:foo=1
+bench -s gtp:P=-1
 ablate -a alfa=1
-+graph --demo -b nothing
++graph --demo -b mixed:M=0
 +reproduce --list
 +reproduce
 """

@@ -19,6 +19,9 @@ import annotated_types
 
 from tokenred.core import values
 
+_REGISTERED = re.compile(
+    r'^@\w+\.register\("([^"]+)"\)\n(?:@.*\n)*(?:def|class) (\w+)', re.MULTILINE
+)
 _ABOVE = Path(__file__).parents[2]  # the package's folder
 
 
@@ -69,12 +72,15 @@ def declared(place: str) -> Callable[..., Any]:
     return found
 
 
-def registered(folder: str) -> set[str]:
-    """The names that the files of a package register."""
-    files = _ABOVE.joinpath(*folder.split(".")).rglob("*.py")
-    written = (file.read_text(encoding="utf-8") for file in files)
-    found = (re.findall(r'^@\w+\.register\("([^"]+)"', text, re.MULTILINE) for text in written)
-    return {name for names in found for name in names}
+@cache
+def registered(folder: str) -> dict[str, str]:
+    """The names that the files of a package register, and where each is, as for `declared`."""
+    found = {}
+    for file in sorted(_ABOVE.joinpath(*folder.split(".")).rglob("*.py")):
+        module = ".".join(file.relative_to(_ABOVE).with_suffix("").parts)
+        for name, defined in _REGISTERED.findall(file.read_text(encoding="utf-8")):
+            found[name] = f"{module}:{defined}"
+    return found
 
 
 def _fields(node: ast.ClassDef) -> ast.arguments:

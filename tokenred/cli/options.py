@@ -11,7 +11,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from tokenred.core.errors import (
     shown,
 )
 from tokenred.core.files import exists
-from tokenred.core.notation import read_assignment
+from tokenred.core.notation import AMOUNTS, read_arguments, read_assignment, read_share
 from tokenred.core.plugins import has_plugins
 from tokenred.core.registry import KINDS
 from tokenred.core.values import PartOf, parameters_of, read
@@ -67,41 +67,63 @@ def _refuse_missing_recipe(_: Any, given: str | tuple[str, ...] | None) -> None:
 
 
 def refuse_unknown(given: Mapping[str, Any]) -> None:
-    """Refuse names of strategies and parts that nothing registers, without PyTorch.
+    """Refuse strategies and parts that cannot be, as far as that is known without PyTorch.
 
     Args:
         given: the options of a command.
 
     Raises:
+        ConfigError: for an argument that cannot be read, or a share that is not one.
         UnknownNameError: with the closest names.
     """
-    for kind, name in _named_in(given):
-        known = {key: registered(registry.folder) for key, registry in KINDS.items()}
-        everything = {each.casefold() for names in known.values() for each in names}
-        # A plug-in's, or a part of another kind: the registry says which.
-        if name.casefold() not in everything and not has_plugins():
-            told = UnknownNameError.of(KINDS[kind].kind, name, known[kind])
-            raise UnknownNameError(f"{told}{IF_OWN}")
-
-
-def _named_in(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The kinds and names of parts in the options of a command."""
-    specs, parts = list[str](), list[str]()
+    specs, parts = list[str](), list[tuple[str, Any]]()
     for option in ("strategy", "base", "against"):
         text = given.get(option) or ()
         specs += [text] if isinstance(text, str) else text
     for axis in given.get("axis") or ():
         name, _, text = axis.partition("=")
         values = [text] if ":" in text else text.split(",")
+        parts += [(name, value) for value in values]
         specs += values if name == "base" else []
-        parts += [f"{name}={value}" for value in values]
     for spec in specs:
-        name, _, text = re.sub("@[^@]*$", "", spec).partition(":")
-        parts += [f"strategy={name}", *text.split(",")]
-    for part in parts:
-        kind, _, name = map(str.strip, part.partition("="))
-        if kind in KINDS and re.fullmatch(r"[A-Za-z][\w-]*", name) and name not in _NO_RECIPES:
-            yield kind, name
+        if not spec.endswith(".toml"):
+            body, at, share = spec.rpartition("@")
+            name, _, text = (body if at else share).partition(":")
+            parts.append(("strategy", name))
+            parts += _arguments_of(name, text, spec).items()
+            if at:
+                read_share(spec, share)
+    if "builder" in given:
+        parts.append(("graph", given["builder"].partition(":")[0]))
+    for kind, part in parts:
+        name = part.get("name") if isinstance(part, dict) else part
+        if kind in KINDS and isinstance(name, str):
+            _refuse_unregistered(kind, name.strip())
+
+
+def _arguments_of(recipe: str, text: str, spec: str) -> dict[str, Any]:
+    """The arguments of a recipe, whose names it or a strategy has."""
+    arguments = read_arguments(text, spec) if text else {}
+    if place := registered(KINDS["strategy"].folder).get(recipe.strip().casefold()):
+        own, fields = (
+            inspect.signature(declared(each)).parameters
+            for each in (place, "tokenred.strategies.strategy:Strategy.__init__")
+        )
+        known = {*own, *fields} - {"self", "selector"}
+        for key in arguments:
+            if key not in {*known, "selector", *AMOUNTS}:
+                raise UnknownNameError.of("argument", key, known, f"strategy {recipe.strip()!r}")
+    return arguments
+
+
+def _refuse_unregistered(kind: str, name: str) -> None:
+    known = {key: registered(registry.folder) for key, registry in KINDS.items()}
+    everything = {each.casefold() for names in known.values() for each in names}
+    plain = re.fullmatch(r"[A-Za-z][\w-]*", name) and name not in _NO_RECIPES
+    # A plug-in's, or a part of another kind: the registry says which.
+    if plain and name.casefold() not in everything and not has_plugins():
+        told = UnknownNameError.of(KINDS[kind].kind, name, known[kind])
+        raise UnknownNameError(f"{told}{IF_OWN}")
 
 
 def refuse_no_share(_: Any, given: tuple[float, ...] | None) -> None:

@@ -8,6 +8,9 @@ from typing import Any
 from tokenred.core.errors import ConfigError, shown
 from tokenred.core.registry import KINDS
 
+AMOUNTS = ("P", "r", "keep_rate", "keep", "ratio", "rows_removed", "thresholds")
+"""What recipes call the number of tokens that go, or stay."""
+
 TRUTH = {"true": True, "false": False}
 _CONSTANTS: dict[str, bool | None] = {**TRUTH, "none": None}
 _UNREADABLE = (SyntaxError, ValueError, TypeError, MemoryError, RecursionError)
@@ -59,6 +62,28 @@ def read_assignment(text: str, option: str, form: str = "KEY=VALUE") -> tuple[st
         return name.strip(), _value(ast.parse(value.strip(), mode="eval").body)
     except _UNREADABLE:
         return name.strip(), value.strip()
+
+
+def read_share(written: str, value: str | float) -> float:
+    """A share of the dense model's GMACs.
+
+    Args:
+        written: the full input, for the message.
+        value: the share.
+
+    Raises:
+        ConfigError: for one that is not between 0 and 1.
+    """
+    try:
+        share = float(str(value).strip())
+    except ValueError:
+        share = -1.0
+    if not 0 < share < 1:
+        raise ConfigError(
+            "expected a share of the dense model's GMACs between 0 and 1 for "
+            f"{shown(written)}, such as 0.65, got {shown(value)}."
+        )
+    return share
 
 
 def _keywords(call: ast.Call) -> dict[str, Any]:

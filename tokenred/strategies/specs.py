@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenred.core.errors import ConfigError, PartError, TokenredError, shown
-from tokenred.core.notation import EXAMPLES, TRUTH, read_arguments
+from tokenred.core.notation import EXAMPLES, TRUTH, read_arguments, read_share
 from tokenred.core.part import Part
 from tokenred.core.registry import KINDS
 from tokenred.strategies.config import read_toml
@@ -76,7 +76,7 @@ def same_budget(
         if spec.share is not None:
             raise ConfigError(f"{spec.label!r} has its own budget; omit either it or the budgets.")
     return [
-        replace(spec, label=f"{spec.label}@{share:g}", share=_check_share(spec.label, share))
+        replace(spec, label=f"{spec.label}@{share:g}", share=read_share(spec.label, share))
         for spec in specs
         for share in shares
     ]
@@ -113,7 +113,7 @@ def parse_spec(text: StrategyLike) -> Spec:
     body, share = written, None
     if "@" in written and not written.endswith(".toml"):
         body, _, last = written.rpartition("@")
-        share = _check_share(written, last)
+        share = read_share(written, last)
     if body.endswith(".toml"):
         stem = Path(body).stem
         label = stem if share is None else f"{stem}@{share:g}"
@@ -129,19 +129,6 @@ def parse_spec(text: StrategyLike) -> Spec:
         raise ConfigError(f"expected a strategy, such as {EXAMPLES}; got {shown(written)}.{hint}")
     config = {"recipe": name} | read_arguments(arguments, written)
     return Spec(written, name.casefold(), from_config(config), share)
-
-
-def _check_share(written: str, value: str | float) -> float:
-    try:
-        share = float(str(value).strip())
-    except ValueError:
-        share = -1.0
-    if not 0 < share < 1:
-        raise ConfigError(
-            "expected a share of the dense model's GMACs between 0 and 1 for "
-            f"{shown(written)}, such as 0.65, got {shown(value)}."
-        )
-    return share
 
 
 def write_spec(name: str, arguments: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from tokenred.attention.score_mods import ScoreMod
 from tokenred.attention.score_mods import score_mods as known_mods
 from tokenred.core.errors import ConfigError, PartError, UnknownNameError, shown
 from tokenred.core.info import ModelInfo
+from tokenred.core.notation import AMOUNTS
 from tokenred.core.part import Part, check_blocks
 from tokenred.core.registry import KINDS, Registry
 from tokenred.core.values import Count, Share, checked, parameters_of, read
@@ -299,9 +300,6 @@ STEP_FIELDS = ("scorer", "fuser", "schedule", "where")
 FIELDS = tuple(name for name in parameters_of(Strategy) if name != "selector")
 """What `Strategy` takes, by name."""
 
-# What recipes call the number of tokens that go, or stay.
-_AMOUNTS = ("P", "r", "keep_rate", "keep", "ratio", "rows_removed", "thresholds")
-
 recipes: Registry[Strategy] = KINDS["strategy"]
 list_strategies, register_strategy = recipes.names, recipes.register
 
@@ -329,7 +327,7 @@ def strategy(name: str, /, **arguments: Any) -> Strategy:
     own = recipes[name].parameters
     rest = {k: v for k, v in arguments.items() if k not in own}
     for key in rest:
-        if key in _AMOUNTS and (theirs := [amount for amount in _AMOUNTS if amount in own]):
+        if key in AMOUNTS and (theirs := [amount for amount in AMOUNTS if amount in own]):
             raise UnknownNameError(
                 f"strategy {name!r} has no {key}; its number of tokens is {theirs[0]}=."
             )
@@ -342,7 +340,7 @@ def strategy(name: str, /, **arguments: Any) -> Strategy:
     made = recipes[name].make(**taken)
     if not isinstance(made, Strategy):
         raise PartError(f"recipe {name!r} must return a Strategy, got {shown(made)}.")
-    amounts = [f"{k}={arguments[k]}" for k in _AMOUNTS if k in own and arguments.get(k) is not None]
+    amounts = [f"{k}={arguments[k]}" for k in AMOUNTS if k in own and arguments.get(k) is not None]
     if amounts:
         marked = (
             step.replace(schedule=step.schedule.written_as(amounts[0])) for step in made.steps

@@ -1,6 +1,9 @@
 """Facts about the machine; a model is as it was after a measurement, also after one that fails."""
 
 import copy
+import os
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from tokenred.analysis.measure.machine import (
     channels_last,
     is_out_of_memory,
     measured,
+    others_cpu_time,
     running,
 )
 from tokenred.core.errors import ConfigError
@@ -126,3 +130,15 @@ def test_one_image_too_big_and_other_errors_come_through() -> None:
     assert is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"))
     assert is_out_of_memory(RuntimeError("not enough memory: you tried to allocate 5 bytes"))
     assert not is_out_of_memory(ValueError("out of memory"))
+
+
+def test_the_cpu_time_of_others_leaves_out_our_own() -> None:
+    if not Path("/proc/stat").exists():
+        pytest.skip("only Linux says")
+    before, start, own = others_cpu_time(), time.monotonic(), time.process_time()
+    while time.process_time() < own + 0.2:
+        pass
+    used = others_cpu_time() - before
+    # As much as the other cores can do, with two ticks for rounding.
+    cores = (os.cpu_count() or 1) * (time.monotonic() - start)
+    assert -0.04 <= used <= cores - 0.2 + 0.04

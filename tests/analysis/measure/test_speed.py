@@ -1,6 +1,7 @@
 """Timing runs in pairs and says on what; no test looks at how fast anything is."""
 
 import gc
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +33,16 @@ def test_one_model(digits: nn.Module) -> None:
         assert word in str(found)
     alone = replace(found, machine=found.machine | {"cores": 1, "threads": 1})
     assert ", 1 core, 1 thread, torch" in alone.footnotes()[0]
+
+
+def test_a_busy_machine_is_told(digits: nn.Module) -> None:
+    found = benchmark(tr.wrap(digits, "tome:r=4"), **QUICK, threads=1)
+    assert 0 <= found.others <= (os.cpu_count() or 1)
+    quiet = replace(found, others=(os.cpu_count() or 1) - 1.0)
+    assert len(quiet.footnotes()) == 1
+    busy = replace(quiet, others=quiet.others + 0.3)
+    assert f"Other programs used {busy.others:.1f} cores meanwhile" in busy.footnotes()[1]
+    assert len(replace(busy, machine=busy.machine | {"device": "cuda"}).footnotes()) == 1
 
 
 def test_each_candidate_runs_right_after_dense(digits: nn.Module) -> None:

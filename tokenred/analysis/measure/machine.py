@@ -3,6 +3,7 @@
 import gc
 import os
 import platform
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -53,6 +54,16 @@ def _cpu() -> str:
     except OSError:
         pass  # not Linux
     return platform.processor() or platform.machine() or "unknown"
+
+
+def others_cpu_time() -> float:
+    """Seconds of CPU time that other programs have used so far; 0 where the system does not say."""
+    try:
+        words = Path("/proc/stat").read_text(encoding="utf-8").split("\n", 1)[0].split()
+    except OSError:
+        return 0.0  # not Linux
+    user, nice, system, _idle, _waiting, *rest = map(int, words[1:9])
+    return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK") - time.process_time()
 
 
 def weights_digest(model: nn.Module) -> str:

@@ -1,6 +1,7 @@
 """Speed against the dense model, measured in consecutive pairs; peak memory of a forward."""
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from rich.text import Text
 from torch import Tensor, nn
 
 from tokenred.analysis.measure.image_costs import adaptive_cost, is_adaptive
-from tokenred.analysis.measure.machine import base_of, describe_machine
+from tokenred.analysis.measure.machine import base_of, describe_machine, others_cpu_time
 from tokenred.analysis.measure.timing import (
     Candidate,
     Clock,
@@ -35,6 +36,7 @@ from tokenred.reduced.wrap import dense as nothing_removed
 _FEWEST = 3
 _LEVEL = 0.90
 _RESAMPLES = 5000
+_SLACK = 0.1  # cores
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ class Benchmark(Result):
         batch_size, image_shape, precision, seed: the settings.
         machine: see `tokenred.analysis.describe_machine`.
         compile: whether dense model and candidates were compiled, or in which mode.
+        others: CPU cores that other programs used meanwhile, on average (known on Linux only).
     """
 
     timings: tuple[Timing, ...]
@@ -103,6 +106,7 @@ class Benchmark(Result):
     seed: int
     machine: dict[str, str | int]
     compile: bool | str = False
+    others: float = 0.0
 
     def __iter__(self) -> Iterator[Timing]:
         return iter(self.timings)
@@ -147,7 +151,14 @@ class Benchmark(Result):
         how = f"batch {self.batch_size}, {self.precision}{compiled}, {pairs} pairs; "
         cores, threads = (count(int(self.machine[f"{n}s"]), n) for n in ("core", "thread"))
         where = f"{{processor}}, {cores}, {threads}, torch {{torch}}, device {{device}}"
-        return [how + where.format_map(self.machine)]
+        lines = [how + where.format_map(self.machine)]
+        free = (os.cpu_count() or 1) - self.others
+        if self.machine["device"] == "cpu" and free < int(self.machine["threads"]) - _SLACK:
+            lines.append(
+                f"Other programs used {self.others:.1f} cores meanwhile, so the speed-ups can be "
+                "far off. Repeat it on an idle machine, or with fewer threads."
+            )
+        return lines
 
 
 @checked
@@ -183,7 +194,8 @@ def benchmark(
         batch_size: images per batch.
         pairs, warmup: number of pairs per candidate, at least 2, and of those before, not counted.
         max_seconds: start no further pair after this time, once there are 3 per candidate.
-        threads: CPU threads of PyTorch; None for no change.
+        threads: CPU threads of PyTorch; None for no change. On a shared machine, fewer can be
+            faster.
         device: where to run; None for the model's device.
         amp: ``torch.bfloat16`` or ``torch.float16`` for mixed precision.
         compile: compile dense model and candidates as full graphs with fixed shapes, before the
@@ -211,7 +223,8 @@ def benchmark(
     ):
         costs = {key: _gmacs(model, images) for key, model in distinct.items()}
         clock = Clock(images.device)
-        deadline = float("inf") if max_seconds is None else time.monotonic() + max_seconds
+        start, before = time.monotonic(), others_cpu_time()
+        deadline = float("inf") if max_seconds is None else start + max_seconds
         for turn in range(warmup + pairs):
             if turn >= warmup + _FEWEST and time.monotonic() > deadline:
                 break
@@ -219,6 +232,7 @@ def benchmark(
                 reference, own = runs[id(bases[name])], runs[id(model)]
                 times[name].append((clock(reference, images), clock(own, images)))
                 bar.update()
+        others = (others_cpu_time() - before) / (time.monotonic() - start)
         machine = describe_machine(images.device)
         precision = str(amp or images.dtype).removeprefix("torch.")
         shape = image_shape_of(next(iter(bases.values())), images.shape[1:])
@@ -231,7 +245,9 @@ def benchmark(
             name, found, batch_size, gmacs, whole, overhead_gmacs=overhead, seed=seed
         )
         timings.append(timing)
-    return Benchmark(tuple(timings), batch_size, shape, precision, seed, machine, compile)
+    return Benchmark(
+        tuple(timings), batch_size, shape, precision, seed, machine, compile, max(0.0, others)
+    )
 
 
 def _gmacs(model: nn.Module, images: Tensor) -> tuple[float, float]:
