@@ -34,7 +34,7 @@ help:  ## list the targets
 setup: $(STAMP)  ## make .venv with everything installed (the others do it by themselves)
 	@echo "$(VENV) is ready"
 
-demo: $(STAMP)  ## compare strategies on the embedded data, on the CPU
+demo: $(STAMP)  ## compare strategies on the bundled data, on the CPU
 	@$(PY) -m tokenred compare --demo
 
 # One thread for each of the few workers: more would fight over the cores.

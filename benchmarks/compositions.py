@@ -1,7 +1,7 @@
 """Search the compositions of parts for a better method: ``python benchmarks/compositions.py``.
 
 Compositions are drawn from the product of selectors, fusers, graphs, schedules and proportional
-attention, and each is scaled to the same share of the dense model's GMACs. The embedded CIFAR-10
+attention, and each is scaled to the same share of the dense model's GMACs. The bundled CIFAR-10
 ViT judges them on *training* images, in two rounds: all of them at one share; then the best ones
 against every published method, on other images, at all shares. The winner is written as a
 ``.toml``, which ``python benchmarks/evidence.py --also`` confirms on images that no round has seen.

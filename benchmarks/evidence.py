@@ -3,7 +3,7 @@
 ``photographs``: a DINOv2 ViT-S/14 with a saliency decoder (``scripts/real_vit.py`` makes the file),
 on photographs without labels. How close do features and map stay to those of the dense model?
 ``tokens``: the same. How alike do tokens become, and on which of them do scorers agree?
-``cifar10``: the embedded ViT on CIFAR-10's test images. How many are still classified correctly?
+``cifar10``: the bundled ViT on CIFAR-10's test images. How many are still classified correctly?
 
 All recipes run at the same shares of the dense model's GMACs. Rows in the stores next to the CSV
 files are not measured again, so a stopped run can be continued.
@@ -278,7 +278,7 @@ def tokens(options: argparse.Namespace) -> pd.DataFrame:
 
 
 def cifar10(options: argparse.Namespace) -> pd.DataFrame:
-    """The embedded ViT on CIFAR-10: top-1, and what changed."""
+    """The bundled ViT on CIFAR-10: top-1, and what changed."""
     base = load_model("cifar10_vit")
     listed = list(specs(base, options, "cifar10"))
     common: dict[str, Any] = {

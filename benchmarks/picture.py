@@ -85,7 +85,7 @@ def results() -> None:
     """All methods without untrained parts at one budget, on photographs and on CIFAR-10."""
     panels = [
         ("evidence_photographs", "correlation", "photographs: correlation with the dense map", 1),
-        ("evidence_cifar10", "from_dense", "CIFAR-10: top-1, points from the dense model", 0),
+        ("evidence_cifar10", "from_dense", "CIFAR-10: difference in top-1 (points)", 0),
     ]
     figures = {
         name: {row["method"]: row for row in rows_of(name)

@@ -41,7 +41,7 @@ class Again:
 
 
 def repeated(times: int) -> ImageDataset:
-    """The embedded digits, repeated several times."""
+    """The bundled digits, repeated several times."""
     digits = open_dataset("digits", split="train")
     source = Again(digits.source, times)
     return ImageDataset(source, digits.labels * times, digits.classes, "digits")

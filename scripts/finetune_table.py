@@ -1,4 +1,4 @@
-"""Fine-tuned against off-the-shelf on the embedded digits: the table of ``docs/finetuning.md``.
+"""Fine-tuned versus off the shelf on the bundled digits: the table of ``docs/finetuning.md``.
 
 Can be run again after a kill: finished runs are read, and an interrupted run is resumed.
 """

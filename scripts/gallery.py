@@ -5,8 +5,8 @@ files, so that a second run only draws::
 
     python scripts/gallery.py --model cifar10_vit --data cifar10:cifar10-test.zip --limit 500
 
-Without ``--model`` the embedded digits are used. Pictures of tokens and graphs show a drawing of a
-ship, as the embedded CIFAR-10 model sees it; agreement and break-even are of the embedded digits.
+Without ``--model`` the bundled digits are used. Pictures of tokens and graphs show a drawing of a
+ship, as the bundled CIFAR-10 model sees it; agreement and break-even are of the bundled digits.
 With ``--real MODEL --photographs IMAGE …`` (a file of ``scripts/real_vit.py``) there is one more
 picture for each photograph: what a method of each family keeps of it at half of the GMACs.
 """
@@ -210,7 +210,7 @@ def photographed(model: Path, photograph: Path) -> Figure:
 
 
 def agreements(folder: Path) -> Figure:
-    """Which patches five methods keep, on the embedded digits."""
+    """Which patches five methods keep, on the bundled digits."""
     model = load_model("digits")
     return agreement_map(agreement(model, "digits", METHODS, limit=100, name="digits"))
 
@@ -222,7 +222,7 @@ def whole_graph(folder: Path) -> Figure:
 
 
 def break_even(folder: Path) -> Figure:
-    """The batch size from which methods pay off, on the embedded model; kept like the studies."""
+    """The batch size from which methods pay off, on the bundled model; kept like the studies."""
     return break_even_chart(
         sweep(
             "digits", [f"{name}@0.65" for name in ("gtp", "tome", "evit", "topk")],

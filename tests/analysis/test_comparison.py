@@ -50,7 +50,7 @@ def test_rows(result: Comparison, digits: nn.Module) -> None:
     rates = frame["images_per_second"]
     assert rates[0] == pytest.approx(1e3 * 8 / frame["ms"][0])
     assert rates[1:].tolist() == pytest.approx((rates[0] * frame["speedup"][1:]).tolist())
-    (column,) = (c for c in result.table().columns if str(c.header) == "images\na second")
+    (column,) = (c for c in result.table().columns if str(c.header) == "images\nper second")
     assert list(map(str, column.cells)) == [f"{rate:.1f}" for rate in rates]
     row = frame.iloc[3]
     assert row["fingerprint"] == tr.strategy("gtp", P=4).fingerprint()
@@ -286,7 +286,7 @@ def test_the_table() -> None:
     # Brackets are no markup, nothing is −0.00, tokens are those at the quarters of the depth.
     assert row.split() == ["gtp[P=4]", "64→60→50→40→30", "0.512", "79.00", "+0.00", "[-2.50,",
                            "+1.50]"]  # fmt: skip
-    for words in ("[90% paired interval]", "Accuracy: 1 image, the same for all rows.",
+    for words in ("points [90% paired]", "Accuracy: 1 image, the same for all rows.",
                   "seed 3, weights abc."):  # fmt: skip
         assert words in str(made)
     assert lines[-1] == "a note"

@@ -42,7 +42,7 @@ def test_version_and_help(run: Run) -> None:
     for command in COMMANDS:
         assert f" {command.partition(' ')[0]} " in shown.stdout
     shown = run("compare", "--help")
-    for words in ("Without options: the embedded", "--strategy -s", "[@SHARE]", "--no-timing",
+    for words in ("Without options: the bundled", "--strategy -s", "[@SHARE]", "--no-timing",
                   "CPU threads of PyTorch", "[default: 32]"):  # fmt: skip
         assert words in shown.stdout, words
 

@@ -20,7 +20,7 @@ def test_trains_and_resumes(run: Run) -> None:
     assert [line.split("  ")[0] for line in lines[:5]] == [
         "dense", "off the shelf", "epoch 1/1", "gain", "from dense"
     ]  # fmt: skip
-    assert lines[0].endswith("0.06429 GMACs an image")
+    assert lines[0].endswith("0.06429 GMACs per image")
     # As many validation images as training images.
     assert lines[3].endswith("] (95% interval, paired, 96 images)")
     assert lines[5].startswith("evit@0.6, settings of evit, preset digits: ")
@@ -35,7 +35,7 @@ def test_dry_run(run: Run) -> None:
     result = run("finetune", "-s", "dynamicvit", "--preset", "paper", "--dry-run", "--lr", 0.5,
                  "-o", "run")  # fmt: skip
     assert result.exit_code == 0, result.output
-    for words in ("lr 0.5", "backbone_frozen 5", "GMACs an image"):
+    for words in ("lr 0.5", "backbone_frozen 5", "GMACs per image"):
         assert words in result.stdout
     assert not Path("run").exists()
 

@@ -67,7 +67,7 @@ def test_demo(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 0, result.output
     for words in ("What 10 images can tell", "random weights", "gtp:P=8"):
         assert words in result.stdout
-    assert result.stdout.startswith("The embedded digits are too easy to rank methods")
+    assert result.stdout.startswith("The bundled digits are too easy to rank methods")
     assert sorted(path.name for path in folder.iterdir()) == [
         "comparison.csv", "deit_small_speed.csv", "tradeoff.png",
     ]  # fmt: skip

@@ -138,9 +138,9 @@ def test_printed() -> None:
     head, *layers, total = str(cost).splitlines()
     assert head.split() == ["block", "in", "gone", "out", "GMACs"]
     assert len(layers) == len(cost.layers)
-    assert total.endswith(f"{cost.gmacs:.3f} GMACs an image")  # the overhead rounds to nothing
+    assert total.endswith(f"{cost.gmacs:.3f} GMACs per image")  # the overhead rounds to nothing
     more = replace(cost, overhead=3e5, unknown=("Own",))
-    end = "GMACs an image, 0.0003 of overhead not counted; the overhead of Own is unknown"
+    end = "GMACs per image, 0.0003 of overhead not counted; the overhead of Own is unknown"
     assert str(more).endswith(end)
 
 

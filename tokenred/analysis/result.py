@@ -282,9 +282,9 @@ def figure_columns(
 ) -> Columns:
     """The columns of what was measured, with differences from ``against`` at a ``level``."""
     there = {name for row in rows for name in row}
-    columns: Columns = {"GMACs\nan image": partial(number, name="gmacs", places=3)}
+    columns: Columns = {"GMACs\nper image": partial(number, name="gmacs", places=3)}
     if "speedup" in there:
-        columns["images\na second"] = partial(number, name="images_per_second", places=1)
+        columns["images\nper second"] = partial(number, name="images_per_second", places=1)
         columns["speed-up over dense\n[90% interval]"] = lambda row: (
             interval(row, "speedup") or row.get("status", "")
         )
@@ -302,7 +302,7 @@ def figure_columns(
     if "top1" in there:
         columns["top-1\n%"] = partial(number, name="top1", places=2)
     if "difference" in there:
-        heading = f"points from {against}\n[{level:.0%} paired interval]"
+        heading = f"difference from {against}\npoints [{level:.0%} paired]"
         columns[heading] = partial(interval, name="difference", signed=True)
     return columns
 

@@ -114,7 +114,7 @@ class Sweep(Result):
         if self.done:
             first = self.done[0]
             lines += [
-                "Rows were measured at different moments: compare speed-ups, not images a second.",
+                "Rows were measured at different times: compare speed-ups, not images per second.",
                 f"tokenred {first['tokenred']}, torch {first['torch']}, timm {first['timm']}, seed "
                 f"{first['seed']}.",
             ]
@@ -181,7 +181,7 @@ def sweep(
         max_seconds: fewer pairs, but at least 3, for a strategy that takes longer.
         memory: also measure peak memory, dense and reduced.
         split: also measure where the time of a forward goes.
-        random_weights: for embedded models too; timm's have random weights in any case.
+        random_weights: for bundled models too; timm's have random weights in any case.
         seed: seed of images and bootstrap.
         retry: measure failed cells again.
         overwrite: start a new store.

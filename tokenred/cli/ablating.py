@@ -60,7 +60,7 @@ def ablate_command(
 
     If it is killed, the same command resumes it. Each cell is compared with the dense model on the
     same images (unless --against none is given). The best cells come first. Without --model, the
-    embedded one is used.
+    bundled one is used.
 
     Args:
         study: a study file (TOML); options override it.

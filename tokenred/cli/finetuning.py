@@ -62,7 +62,7 @@ def finetune_command(
     Args:
         output: folder for weights, state.pt and log.csv.
         preset: digits or cifar10 (settings for small images), or paper (the method's own); by
-            default that of the data or of an embedded model, otherwise paper.
+            default that of the data or of a bundled model, otherwise paper.
         epochs: in place of the value in the settings.
         batch_size: likewise.
         lr: likewise.

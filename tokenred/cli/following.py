@@ -39,7 +39,7 @@ def agreement_command(
 ) -> None:
     """Compare which patches methods keep.
 
-    All keep the same number in every block. Without options: the embedded digits model and images.
+    All keep the same number in every block. Without options: the bundled digits model and images.
 
     Args:
         statistic: the statistic to draw.
@@ -66,7 +66,7 @@ def oversmoothing_command(
     """Measure how alike tokens become.
 
     Image tokens in each block, at the same cost; only tokens that remain after a block are counted.
-    Without options: the embedded digits model and images.
+    Without options: the bundled digits model and images.
 
     Args:
         share: the share of the dense model's GMACs that each strategy may cost; 1 for the

@@ -36,7 +36,7 @@ _DEIT = "deit_small_patch16_224"
 _PUBLISHED = ("gtp:P=8", "tome:r=8", "evit:keep_rate=0.7", "topk:keep_rate=0.7",
               "random:keep_rate=0.7")  # fmt: skip
 _EASY = (
-    "The embedded digits are too easy to rank methods: most lose next to nothing. To rank them, "
+    "The bundled digits are too easy to rank methods: most lose next to nothing. To rank them, "
     "use --model cifar10_vit --data cifar10:PATH."
 )
 _DEMO_SECONDS = 30  # at most, per method: a busy machine gets fewer pairs, to keep the demo short
@@ -61,14 +61,14 @@ def compare_command(
     """Compare strategies: cost, speed and accuracy.
 
     All on one model: speed against the dense model, accuracy on the same images. Without options:
-    the embedded digits model and images; gtp, tome, evit, topk and random at 0.85 and 0.65 of the
+    the bundled digits model and images; gtp, tome, evit, topk and random at 0.85 and 0.65 of the
     dense model's GMACs.
 
     Args:
         budget: run every strategy at this share of the dense model's GMACs; repeatable.
         output: folder for comparison.csv and tradeoff.png; by default tokenred-out.
         resume: continue a stopped run, or start if there is none.
-        demo: the comparison on the embedded model and data, then the speed of DeiT-S.
+        demo: the comparison on the bundled model and data, then the speed of DeiT-S.
     """
     if demo and (model != ModelOptions() or strategy or budget or data):
         raise ConfigError("--demo chooses the model, data and strategies; leave those options out.")
@@ -155,11 +155,11 @@ def bench_command(
 ) -> int:
     """Measure speed against the dense model in many settings.
 
-    Every strategy in every combination of settings. Without options: the embedded digits model and
+    Every strategy in every combination of settings. Without options: the bundled digits model and
     four methods at one budget, at several batch sizes.
 
     Args:
-        model: 'digits' (embedded), a timm name (random weights), or a .safetensors file; repeat it.
+        model: 'digits' (bundled), a timm name (random weights), or a .safetensors file; repeat it.
         batch_size: images in a batch, as in 1,16; repeatable.
         image_size: a side or HEIGHTxWIDTH, as in 224,384; repeatable; by default the model's own.
         output: folder for results.db, results.csv and break_even.png; by default

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 N = TypeVar("N", int, float)
 
-# The embedded models, by the data that they were trained for, and the reverse.
+# The bundled models, by the data that they were trained for, and the reverse.
 _MODELS = {"digits": "digits", "cifar10": "cifar10_vit"}
 DATA_OF = {model: data for data, model in _MODELS.items()}
 _NO_RECIPES = ("dense", "base", "none")
@@ -144,7 +144,7 @@ Strategies = Annotated[tuple[str, ...], _STRATEGY, Parameter(help=_SPEC.format("
 Data = Annotated[
     str | None,
     Parameter(
-        help="'digits' (embedded; the default with its model), 'cifar10[:PATH]', an image folder, "
+        help="'digits' (bundled; the default with its model), 'cifar10[:PATH]', an image folder, "
         "a zip or a tar."
     ),
 ]
@@ -286,8 +286,8 @@ class ModelOptions:
     """The model and its weights.
 
     Attributes:
-        model: 'digits' or 'cifar10_vit' (embedded), a timm name, or a .safetensors file; by default
-            the embedded one of the data.
+        model: 'digits' or 'cifar10_vit' (bundled), a timm name, or a .safetensors file; by default
+            the bundled one of the data.
         checkpoint: weights for a timm name, in place of the published ones.
         use_ema: for a training checkpoint, use the averaged weights rather than the raw ones.
         random_weights: untrained weights, for measuring speed or trying things out.
@@ -335,7 +335,7 @@ class ModelOptions:
 
 
 def model_and_data(model: ModelOptions, data: str | None) -> tuple[ModelOptions, str]:
-    """The model and the data to run it on; an embedded model and its data stand for each other.
+    """The model and the data to run it on; a bundled model and its data stand for each other.
 
     Raises:
         ConfigError: if the user has to name the other one.

@@ -67,7 +67,7 @@ def show_command(
         index: the index of an image in --data, from 0.
         layers: the blocks to show, from 0, such as 0,4,8,11; by default four, evenly spaced.
         classes: a file with one class name per line, if the model's are not known.
-        demo: show an image of the embedded digits, with their model.
+        demo: show an image of the bundled digits, with their model.
     """
     if demo and (image or data or model != ModelOptions()):
         raise ConfigError("--demo chooses the image and the model; leave those options out.")
@@ -130,7 +130,7 @@ def graph_command(
 
     Args:
         image: a photograph.
-        demo: use an embedded picture instead of a photograph.
+        demo: use a bundled picture instead of a photograph.
         builder: NAME[:KEY=VALUE,…] of a graph.
         patch: draw only the choices of this patch; repeatable.
         all_edges: draw the edges of all patches, including those between grid neighbours.
@@ -155,7 +155,7 @@ def graph_command(
     # A loader of the one image; the label is not used.
     alone: DataLoader[object] = DataLoader([(found.image[0], 0)])  # type: ignore[arg-type]
     statistics = graph_statistics(loaded, alone, chosen, name=model.title, progress=False)
-    name = "an embedded digit" if image is None else image.name
+    name = "a bundled digit" if image is None else image.name
     every = range(found.graph.num_nodes) if all_edges else None
     figure = draw_graph(
         found.graph, found.pixels, patches=patch or every, far_only=False if all_edges else None,

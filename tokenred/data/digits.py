@@ -1,4 +1,4 @@
-"""The embedded data: scikit-learn's handwritten digits in a fixed, stratified split.
+"""The bundled data: scikit-learn's handwritten digits in a fixed, stratified split.
 
 1797 images of 8x8 pixels with values 0..16 (the test part of the UCI "Optical Recognition of
 Handwritten Digits" set, CC BY 4.0): 1437 for training, 360 held out.
@@ -27,7 +27,7 @@ def _stored() -> dict[str, Any]:
 
 
 class DigitsSource:
-    """A split of the embedded digits as an image source; ``labels`` holds the digits.
+    """A split of the bundled digits as an image source; ``labels`` holds the digits.
 
     The images are RGB of 32x32, enlarged bilinearly, as the models see them; ``pixels (n, 8, 8)``
     holds the values 0..16.

@@ -29,7 +29,7 @@ def open_dataset(
     """Open labelled images for evaluation.
 
     Args:
-        source: ``"digits"`` (embedded); ``"cifar10"`` (in the folder that the environment
+        source: ``"digits"`` (bundled); ``"cifar10"`` (in the folder that the environment
             variable ``TOKENRED_DATA`` names) or ``"cifar10:PATH"``; the path of an image folder,
             or of a ``.zip`` or ``.tar`` of one, laid out as ``CLASS/IMAGE`` or
             ``SPLIT/CLASS/IMAGE``.

@@ -1,4 +1,4 @@
-"""Models: the embedded ViTs, LV-ViT, timm's models by name, and checkpoints."""
+"""Models: the bundled ViTs, LV-ViT, timm's models by name, and checkpoints."""
 
 from tokenred.models.checkpoint_file import read_checkpoint, save_checkpoint
 from tokenred.models.embedded import model_card

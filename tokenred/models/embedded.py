@@ -5,7 +5,7 @@ CLS), with 8 blocks, heads of width 32 and 10 classes; fp16 on disk, fp32 in mem
 metadata holds the training settings and the accuracy (``top1``); ``scripts/train_embedded.py``
 trains others with the same settings.
 
-``digits``: width 96, 3 heads. Trained from scratch on a CPU on the 1437 images of the embedded
+``digits``: width 96, 3 heads. Trained from scratch on a CPU on the 1437 images of the bundled
 train split (scikit-learn's digits, 8x8 enlarged to 32x32); accuracy on the 360 held-out images. For
 demos, tests and experiments that must run anywhere. The task is easy, so small differences between
 methods mean little: 56 of 64 tokens can be removed, a few in each block, at the cost of about one
@@ -37,13 +37,13 @@ EMBEDDED_MODELS: Final[dict[str, dict[str, Any]]] = {
 
 
 def embedded_model(name: str, pretrained: bool = True) -> VisionTransformer:
-    """Build an embedded model, with its weights or random ones, in fp32 and eval mode.
+    """Build a bundled model, with its weights or random ones, in fp32 and eval mode.
 
     It maps images (b, 3, 32, 32) to logits (b, 10). Its ``pretrained_cfg`` has the preprocessing
     for ``timm.data.resolve_model_data_config``.
 
     Raises:
-        CheckpointError: if the embedded weights are damaged.
+        CheckpointError: if the bundled weights are damaged.
     """
     with _file(name) as path:
         model, record = read_described(path, weights=pretrained)
@@ -52,17 +52,17 @@ def embedded_model(name: str, pretrained: bool = True) -> VisionTransformer:
 
 
 def model_card(name: str) -> dict[str, str]:
-    """The metadata of embedded weights (``"digits"``, ``"cifar10_vit"``).
+    """The metadata of bundled weights (``"digits"``, ``"cifar10_vit"``).
 
     Returns:
         ``config``, ``preprocessing``, ``top1`` (percent), ``data``, ``recipe``, ...
 
     Raises:
         UnknownNameError: for another name.
-        CheckpointError: if the embedded weights are damaged.
+        CheckpointError: if the bundled weights are damaged.
     """
     if name not in EMBEDDED_MODELS:
-        raise UnknownNameError.of("embedded model", name, EMBEDDED_MODELS)
+        raise UnknownNameError.of("bundled model", name, EMBEDDED_MODELS)
     with _file(name) as path:
         return read_checkpoint(path)[1]
 

@@ -46,13 +46,13 @@ def load_model(
     """Load a model, with weights that fit entirely or not at all.
 
     Args:
-        spec: ``"digits"`` or ``"cifar10_vit"`` (the embedded models); a timm model name, such as
+        spec: ``"digits"`` or ``"cifar10_vit"`` (the bundled models); a timm model name, such as
             ``"deit_small_patch16_224"`` or ``"lvvit_s"``; or the path of a ``.safetensors`` file
             whose metadata entry ``config`` holds the arguments of timm's ``VisionTransformer`` as
             JSON.
         checkpoint: weights for a named model, instead of its published ones.
         num_classes: number of classes of a timm model; None for its own.
-        pretrained: load the published (or embedded) weights; by default true unless
+        pretrained: load the published (or bundled) weights; by default true unless
             ``checkpoint`` is given. With false, the weights are random.
         mean, std: three numbers each, recorded as the model's preprocessing.
         use_ema: whether to take averaged weights from ``checkpoint``, see `read_checkpoint`.

@@ -69,7 +69,7 @@ class Cost:
                 f"{x.layer:>5} {x.tokens_in:>6} {x.removed:>5} {x.tokens_out:>6} "
                 f"{x.macs / 1e9:>8.3f}{idle}"
             )
-        total = f"image tokens, without the prefix; {self.gmacs:.3f} GMACs an image"
+        total = f"image tokens, without the prefix; {self.gmacs:.3f} GMACs per image"
         if known := round(self.overhead_gmacs, 4):
             total += f", {known:.4f} of overhead not counted"
         if self.unknown:

@@ -1,4 +1,4 @@
-"""Training: fine-tuning with a strategy, and the recipe that made the embedded weights."""
+"""Training: fine-tuning with a strategy, and the recipe that made the bundled weights."""
 
 from tokenred.training.finetune import Finetuned, finetune
 from tokenred.training.settings import (

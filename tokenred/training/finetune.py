@@ -191,7 +191,7 @@ def finetune(
                         tell(line)
 
             for name, cost in ((DENSE, gmacs(reduced.base)), (SHELF, gmacs(reduced))):
-                say(f"{name:<15}{_top1(_mean(found[name]))}, {cost:.4g} GMACs an image")
+                say(f"{name:<15}{_top1(_mean(found[name]))}, {cost:.4g} GMACs per image")
             for row in rows:
                 say(_told(row, settings.epochs))
             if first:

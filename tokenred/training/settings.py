@@ -228,7 +228,7 @@ def preset_of(model: str, data: str) -> str | None:
     """The preset for small images that fits a data set, or else a model, by their names.
 
     Args:
-        model: as for `tokenred.models.load_model`; the embedded ones have presets.
+        model: as for `tokenred.models.load_model`; the bundled ones have presets.
         data: as for `tokenred.data.open_dataset`; a path counts as CIFAR-10 if it says so.
     """
     source = "cifar10" if _CIFAR10.search(data.casefold()) else data.casefold()

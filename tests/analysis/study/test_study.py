@@ -49,7 +49,8 @@ def test_differences_are_paired(make_grid: MakeGrid, store: Store) -> None:
         assert row["top1"] - reference["top1"] == pytest.approx(row["difference"])
         assert (row["key"], reference["key"]) in store.comparisons(0.9)
     text = str(study)
-    for words in ("(dense)", "points from dense", "[90% paired interval]", "random", "Stored in"):
+    heading = ("difference from dense", "points [90% paired]")
+    for words in ("(dense)", *heading, "random", "Stored in"):
         assert words in text
 
 
@@ -86,7 +87,7 @@ def test_differences_from_any_strategy(make_grid: MakeGrid, store: Store) -> Non
         store, progress=False
     )
     assert _column(study, "base")[0] == "(tome@0.65)"
-    assert "points from tome@0.65" in str(study)
+    assert "difference from tome@0.65" in str(study)
     assert study.records[1]["difference"] == 0
     gap = study.records[0]["top1"] - study.records[1]["top1"]
     assert study.records[0]["difference"] == pytest.approx(gap)
@@ -119,7 +120,7 @@ def test_the_best_come_first_and_failures_below(make_grid: MakeGrid, store: Stor
     assert _column(study, "alpha", by="cost") == ["0.1", "0.2", "0.3"]
     assert _column(study, "alpha", most=2) == ["0.3", "0.2"]
     heads = [str(c.header) for c in study.table().columns]
-    assert heads[:4] == ["alpha", "GMACs\nan image", "top-1\n%", "cost"]
+    assert heads[:4] == ["alpha", "GMACs\nper image", "top-1\n%", "cost"]
     assert heads[4:] == ["metric 0", "metric 1", "metric 2"]
     with pytest.raises(UnknownNameError, match="column"):
         study.table("nothing")

@@ -44,7 +44,7 @@ _COLUMNS = (
 _LABELS = {
     "gmacs": "GMACs",
     "top1": "top-1 %",
-    "loss": "points below dense",
+    "loss": "difference from dense, points",
     "speedup": "speed-up (published: A6000)",
     "cosine": "cosine similarity, last block",
 }

@@ -89,7 +89,7 @@ def reproduce(
             that `tokenred.models.load_model` accepts replaces the paper's, at P scaled to its
             tokens and blocks, and without published figures.
         checkpoints: weight files by model name.
-        demo: use the embedded model and 100 of its images instead.
+        demo: use the bundled model and 100 of its images instead.
         costs: GMACs only; needs neither images nor weights.
         quick: use 1000 fixed images, balanced over the classes.
         limit: use this many images instead.
@@ -110,7 +110,7 @@ def reproduce(
     """
     if sum((imagenet is not None, demo, costs)) != 1:
         raise ConfigError(
-            "expected one of imagenet=PATH (its images), demo=True (the embedded model and images) "
+            "expected one of imagenet=PATH (its images), demo=True (the bundled model and images) "
             "and costs=True (GMACs only, without images)."
         )
     if demo and models:

@@ -100,7 +100,7 @@ class DataRef:
             return None
         source = str(self.arguments["source"])
         path = Path(source.removeprefix(_CIFAR10))
-        if source == "digits":  # which are embedded
+        if source == "digits":  # which are bundled
             path = _package("data") / "digits.npz"
         if not exists(path):
             return None

@@ -16,7 +16,7 @@ class SimilarMean(Mean):
     """A plain mean with sizes added by similarity (DiffRate, Chen et al., ICCV 2023).
 
     The size of a kept token becomes ``s + Σ s_i·max(0, cos(x_i, x))`` over the tokens that it
-    receives. The authors' program does not bound the cosine, and fails if a size falls below 0.
+    receives. The authors' code does not bound the cosine, and fails if a size falls below 0.
     """
 
     traits = Traits()

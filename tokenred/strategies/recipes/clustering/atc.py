@@ -27,7 +27,7 @@ def atc(
             MAE and ``"single"`` on SWAG models.
         proportional_attention: add ``log s`` in the attention, and weight merges by size; otherwise
             sizes are not tracked.
-        reference: average pooling counts a merged token once, as in the authors' program.
+        reference: average pooling counts a merged token once, as in the authors' code.
     """
     return Strategy(
         scorer=Agglomerative(linkage),

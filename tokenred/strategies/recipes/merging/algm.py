@@ -24,7 +24,7 @@ def algm(
     Args:
         threshold, layers, window, count: as for `LocalGlobal`; the paper's thresholds for ADE20K
             are 0.90 (ViT-Ti), 0.88 (S), 0.94 (B) and 0.95 (L).
-        reference: average pooling counts a merged token once, as in the authors' program.
+        reference: average pooling counts a merged token once, as in the authors' code.
     """
     return Strategy(
         scorer=LocalGlobal(threshold, layers, window, count), fuser="merge", reference=reference

@@ -22,7 +22,7 @@ def cubistmerge(
         rows_removed, columns_removed, layers: as for `GridShrink`; None for 1, or 0 on a grid that
             has only one.
         exact: as for `GridMatching`; True by default, unless ``reference`` is given.
-        reference: of two tokens that choose the same, one is lost, as in the authors' program.
+        reference: of two tokens that choose the same, one is lost, as in the authors' code.
     """
     fit = rows_removed is None and columns_removed is None
     rows, columns = (1 if n is None else n for n in (rows_removed, columns_removed))

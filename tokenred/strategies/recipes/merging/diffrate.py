@@ -8,7 +8,7 @@ from tokenred.strategies.schedules.keep_count import KeepCount
 from tokenred.strategies.selectors.importance_order import ImportanceOrder
 from tokenred.strategies.strategy import Strategy, recipes
 
-# Learned lists, tokens with CLS, for 196 patches (README of the authors' program).
+# Learned lists, tokens with CLS, for 196 patches (README of the authors' code).
 PRESETS = {
     "deit_s_2.9": (
         (197, 196, 190, 168, 150, 139, 129, 117, 99, 78, 58, 3),

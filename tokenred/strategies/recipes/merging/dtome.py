@@ -21,7 +21,7 @@ def dtome(
         thresholds: minimum similarity for tokens to merge; one number, or one for each block, from
             `tokenred.calibrate`. The default is ours.
         proportional_attention: add ``log s`` in the attention.
-        reference: average pooling counts a merged token once, as in the authors' program.
+        reference: average pooling counts a merged token once, as in the authors' code.
     """
     return Strategy(
         scorer=ThresholdMatching(thresholds, "released"),

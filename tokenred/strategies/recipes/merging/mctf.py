@@ -39,7 +39,7 @@ def mctf(
         tau_similarity, tau_information, tau_size, bidirectional: as for `MultiCriteria`.
         pooling: as for `MultiCriteria`, or ``"max"`` for the largest entries.
         proportional_attention: add ``log s`` in the attention.
-        reference: average pooling counts a merged token once, as in the authors' program.
+        reference: average pooling counts a merged token once, as in the authors' code.
     """
     weights = "mean" if pooling == "max" else pooling
     return Strategy(

@@ -19,14 +19,14 @@ def pitome(
 ) -> Strategy:
     """Merge tokens, protecting informative ones (PiToMe, Tran et al., NeurIPS 2024).
 
-    Merges are weighted by size; as in the authors' program, attention is not proportional.
+    Merges are weighted by size; as in the authors' code, attention is not proportional.
 
     Args:
         ratio: share of the image tokens kept in a block, ⌈ratio·n⌉; one number for every block, or
             a list with one for each. 0.9125 is the authors' ratio for DeiT.
         split, margins, alpha: as for `EnergyMatching`; the authors use ``"bsm_last"`` for MAE
             models and margins of ``0.9(1 − l/L)`` for AugReg models.
-        reference: average pooling counts a merged token once, as in the authors' program.
+        reference: average pooling counts a merged token once, as in the authors' code.
     """
     return Strategy(
         scorer=EnergyMatching(split, margins, alpha),

@@ -16,7 +16,7 @@ def tomecis(
     Args:
         r: as for ``tome``.
         proportional_attention: add ``log s`` in the attention.
-        reference: average pooling counts a merged token once, as in the authors' program.
+        reference: average pooling counts a merged token once, as in the authors' code.
     """
     return Strategy(
         scorer=BipartiteMatching(weights="importance"),

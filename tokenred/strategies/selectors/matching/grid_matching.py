@@ -28,7 +28,7 @@ class GridMatching(Selector):
     Args:
         schedule: how many rows and columns each block removes; must also be the strategy's
             schedule.
-        exact: False follows the authors' program, where only one of two tokens that choose the same
+        exact: False follows the authors' code, where only one of two tokens that choose the same
             neighbour merges and the other is lost: of the ranks by cosine in the line, first the
                 even, then the odd ones are written, and the last one stays.
 

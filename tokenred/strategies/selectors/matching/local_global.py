@@ -40,7 +40,7 @@ class LocalGlobal(ByImage):
         layers: blocks that merge; None for the first, and the last before a third of the depth.
         window: height and width. An incomplete window does not merge, such as one at the
             border of a grid that the windows do not divide.
-        count: ``"image"`` for each image separately; or ``"batch"`` as in the authors' program: all
+        count: ``"image"`` for each image separately; or ``"batch"`` as in the authors' code: all
             images merge as many as the one that merges fewest, and mean and std are averaged.
 
     Shapes:
