@@ -20,6 +20,8 @@ REFUSED = [
     ("ablate -a model=digit", "its classes. Did you mean 'digits'?"),
     ("ablate -a model=digits,cifar10_vit", "expected --data"),
     ("ablate -a P=4 --device abacus --engine processes --dry-run", "a device of this machine"),
+    ("agreement -o agree.png", "as a folder for agreement.csv and agreement.png, got the file"),
+    ("compare -o table.CSV", "as a folder for comparison.csv and tradeoff.png"),
     ("ablate -a P=4,60", "cell 1, gtp:P=60"),
     ("ablate --model vit_tiny_patch16_224 -a P=4", "--data"),
     ("ablate --engine rey -a P=4", "Did you mean 'ray'"),

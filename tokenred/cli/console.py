@@ -73,10 +73,15 @@ def claim_folder(
         resume: whether they may be continued; None if the command cannot.
 
     Raises:
+        ConfigError: for the name of a file.
         OutputExistsError: if a file exists and may not be replaced.
         OutputBusyError: if another process is writing there.
         DataError: if the folder cannot be created or written to.
     """
+    if folder.suffix.lower() in (*PICTURES, *(Path(name).suffix for name in names)):
+        raise ConfigError(
+            f"expected --output as a folder for {' and '.join(names)}, got the file name {folder}."
+        )
     replace, resumable = overwrite or bool(resume), resume is not None
     new = not folder.exists()
     paths = prepare_folder(folder, names, overwrite=replace, resumable=resumable)
