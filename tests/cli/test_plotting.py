@@ -57,13 +57,32 @@ def test_the_suffix_says_the_format(run: Run, tmp_path: Path) -> None:
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_tables_are_printed(run: Run) -> None:
-    result = run("plot", "graph-table", "study.csv")
+def test_tables_are_printed_without_a_picture_where_only_text_is_asked_for(
+    run: Run, tmp_path: Path
+) -> None:
+    before = set(tmp_path.iterdir())
+    for _ in range(2):
+        result = run("plot", "graph-table", "study.csv", "--text", "latex")
+        assert result.exit_code == 0, result.output
+        assert r"\begin{tabular}{lrr}" in result.stdout
+        assert "Written" not in result.output
+    assert set(tmp_path.iterdir()) == before
+    result = run("plot", "graph-table", "study.csv", "--text", "markdown", "-o", "graph-table.png")
     assert "| mixed | **" in result.stdout
-    result = run("plot", "graph-table", "study.csv", "--text", "latex", "--overwrite")
-    assert r"\begin{tabular}{lrr}" in result.stdout
+    assert "Written: graph-table.png" in result.stdout
+    result = run("plot", "graph-table", "study.csv", "--overwrite")
+    assert "| mixed | **" in result.stdout
     result = run("plot", "table", "study.csv", "--rows", "alpha", "--columns", "scorer",
                  "-f", "P=3", "--text", "latex")  # fmt: skip
     assert result.exit_code == 0, result.output
     assert r"$\alpha$ & scorer=A & scorer=B" in result.stdout
     assert "--rows" in run("plot", "table", "study.csv", "--overwrite").refusal
+
+
+@pytest.mark.parametrize("kind", ["tradeoff", "table", "graph-table", "theta-table"])
+def test_the_options_of_published_points_say_what_they_choose(run: Run, kind: str) -> None:
+    told = " ".join(run("plot", kind, "--help").stdout.split())
+    assert "only the paper's points from this table" in told
+    assert "only the paper's points of this model" in told
+    assert ("only the paper's points of this method" in told) == (kind == "tradeoff")
+    assert "several backbones" not in told

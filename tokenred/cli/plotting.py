@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 plot_app = App(name="plot", help="Draw a figure from the CSV of a comparison or a study.")
 
 _TRADEOFF = "tokenred.analysis:tradeoff"
-_PUBLISHED = "tokenred.analysis:read_published"
 _TABULATE = "tokenred.analysis:tabulate"
 _FIGURE = "tokenred.analysis.plots.tables:Table.figure"
 _Frame = Annotated[Path, FILE, Parameter(help="CSV of `tokenred compare`, or of a study.")]
@@ -28,20 +27,24 @@ _Fix = Annotated[
 _Published = Annotated[
     Path | None, FILE, Parameter(help="CSV of a paper's points, drawn next to the measured ones.")
 ]
-_Points = Annotated[
-    tuple[str, ...], Parameter(help="only the paper's points with this name; repeatable.")
+_Backbones = Annotated[
+    tuple[str, ...], Parameter(help="only the paper's points of this model; repeatable.")
+]
+_Methods = Annotated[
+    tuple[str, ...], Parameter(help="only the paper's points of this method; repeatable.")
 ]
 
 
 @plot_app.command(name="tradeoff")
-@options_of(_TRADEOFF, _PUBLISHED, leave_out="frame published source method")
+@options_of(_TRADEOFF, leave_out="frame published")
 def tradeoff_command(
     frame: _Frame,
     /,
     *,
     published: _Published = None,
-    backbone: _Points = (),
-    paper_method: _Points = (),
+    table: str | None = None,
+    backbone: _Backbones = (),
+    paper_method: _Methods = (),
     finetuned: Annotated[bool | None, Parameter(negative="--off-the-shelf")] = None,
     output: Pictures = (Path("tradeoff.png"),),
     overwrite: Overwrite = False,
@@ -50,6 +53,7 @@ def tradeoff_command(
     """Top-1 accuracy against cost or measured speed, one line per method, as in figure 1.
 
     Args:
+        table: only the paper's points from this table, such as 1.
         finetuned: only the paper's points with, or without, training.
     """
     claimed = claim_pictures(output, overwrite)
@@ -58,8 +62,8 @@ def tradeoff_command(
     theirs = None
     if published is not None:
         theirs = read_published(
-            published, backbone=backbone or None, method=paper_method or None,
-            finetuned=finetuned, **given_to(_PUBLISHED, options),
+            published, table=table, backbone=backbone or None, method=paper_method or None,
+            finetuned=finetuned,
         )  # fmt: skip
     figure = tradeoff(frame, published=theirs, **given_to(_TRADEOFF, options))
     _write(figure, claimed, overwrite)
@@ -94,6 +98,7 @@ _figure("scorer_comparison", "scorers", "Scorers side by side, as in figure 5 of
 
 def _add_table(kind: str, rows: str | None, number: str | None, about: str) -> None:
     """Add the command for a table, of the paper or with any rows."""
+    default = (Path(f"{kind}.png"),)
 
     def command(
         frame: _Frame,
@@ -101,14 +106,15 @@ def _add_table(kind: str, rows: str | None, number: str | None, about: str) -> N
         *,
         published: _Published = None,
         table: str | None = number,
-        backbone: _Points = (),
+        backbone: _Backbones = (),
         fix: _Fix = (),
-        text: Literal["markdown", "latex"] = "markdown",
-        output: Pictures = (Path(f"{kind}.png"),),
+        text: Literal["markdown", "latex"] | None = None,
+        output: Pictures = default,
         overwrite: Overwrite = False,
         **options: Any,
     ) -> None:
-        fixed, claimed = _fixed(fix), claim_pictures(output, overwrite)
+        pictures = () if text and output is default else output  # is: not if the user names it
+        fixed, claimed = _fixed(fix), claim_pictures(pictures, overwrite)
         from tokenred.analysis import tabulate
         from tokenred.analysis.plots.frames import read_frame
         from tokenred.analysis.plots.tables import theta_rows
@@ -119,14 +125,17 @@ def _add_table(kind: str, rows: str | None, number: str | None, about: str) -> N
         made = tabulate(
             data, published=published, table=table, backbone=backbone or None, fixed=fixed, **given
         )
-        shown = made.markdown() if text == "markdown" else made.latex()
+        shown = made.latex() if text == "latex" else made.markdown()
+        if not claimed:
+            say(shown)
+            return
         _write(made.figure(**given_to(_FIGURE, options)), claimed, overwrite, shown)
 
     command.__doc__ = f"""{about}
 
     Args:
-        table: only the paper's points from this table.
-        text: also print the table in this format.
+        table: only the paper's points from this table, such as 4.
+        text: print the table in this format; a picture is then written only with --output.
     """
     theirs = "self frame fixed" if rows is None else "self frame rows fixed"
     give = options_of(_TABULATE, _FIGURE, leave_out=theirs)

@@ -31,8 +31,10 @@ def read_published(
 
     Args:
         source: the path of the CSV, or a frame.
-        table, backbone, method, finetuned: keep only these points; several backbones or methods as
-            a list.
+        table: only the points from this table of the paper.
+        backbone: only the points of this model, or of several as a list.
+        method: only the points of this method, or of several as a list.
+        finetuned: only the points with, or without, training.
 
     Returns:
         The axes, then ``top1``, ``gmacs``, ``images_per_second`` and ``device``, as far as the
