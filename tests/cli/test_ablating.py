@@ -19,7 +19,7 @@ def test_prints_the_best_first_and_writes_a_csv(run: Run, tmp_path: Path) -> Non
                  "-a", "scorer.aggregate=max", "-o", "a.csv")  # fmt: skip
     result = run(*arguments)
     assert result.exit_code == 0, result.output
-    for words in ("(dense)", "difference from dense", "0.05", "Spatial()", "10 images of digits",
+    for words in ("(dense)", "difference from dense", "0.05", "spatial", "10 images of digits",
                   "4 cells, all distinct; 10 images", "Written: a.csv"):  # fmt: skip
         assert words in result.stdout, words
     frame = pd.read_csv("a.csv")

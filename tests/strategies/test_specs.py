@@ -15,6 +15,7 @@ from tokenred.core.errors import (
     UnknownNameError,
 )
 from tokenred.models import load_model
+from tokenred.strategies.specs import write_spec
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +86,12 @@ def test_one_line_is_not_a_name(line: str, call: str) -> None:
         tr.strategy(line)
     assert f"tokenred.wrap(model, {line!r})" in str(caught.value)
     assert str(caught.value).endswith(f"tokenred.strategy({call}).")
+
+
+def test_what_is_written_is_short_and_reads_the_same() -> None:
+    given = {"scorer": tr.scorers.Random(3), "fuser": tr.strategy("tome").fuser, "theta": 1.0}
+    assert write_spec("topk", given) == "topk:scorer=Random(seed=3),fuser=merge,theta=1"
+    assert parse_spec("topk:theta=1").strategy == tr.strategy("topk", theta=1.0)
 
 
 def test_unknown_names() -> None:

@@ -136,19 +136,20 @@ def write_spec(name: str, arguments: Mapping[str, Any]) -> str:
 
     A part without a registered name is written like one with it, under the name of its class.
     """
-    told = ",".join(f"{key}={_written(value)}" for key, value in arguments.items())
+    told = ",".join(f"{key}={write_value(value)}" for key, value in arguments.items())
     return f"{name}:{told}" if told else name
 
 
-def _written(value: Any) -> str:
+def write_value(value: Any) -> str:
+    """The value of an argument; of a part, only the parameters that differ from their defaults."""
     if isinstance(value, Part):
         kinds = [kind for kind in KINDS.values() if isinstance(value, kind.base)]
         name = next(filter(None, (kind.name_of(value) for kind in kinds)), type(value).__name__)
         plain = [(f.name, getattr(value, f.name), f.default) for f in fields(value)]  # type: ignore[arg-type]
-        told = ",".join(f"{key}={_written(v)}" for key, v, default in plain if v != default)
+        told = ",".join(f"{key}={write_value(v)}" for key, v, default in plain if v != default)
         return f"{name}({told})" if told else name
     if isinstance(value, list | tuple):
-        told = ",".join(map(_written, value))
+        told = ",".join(map(write_value, value))
         if isinstance(value, list) or any(isinstance(v, Part) for v in value):
             return f"[{told}]"
         return f"({told},)" if len(value) == 1 else f"({told})"
@@ -157,4 +158,6 @@ def _written(value: Any) -> str:
     bare = isinstance(value, str) and _WORD.fullmatch(value) and value.lower() not in TRUTH
     if bare or value is None:
         return str(value)
-    return repr(value) if isinstance(value, str | int | float) else shown(value)
+    if isinstance(value, str | int | float):
+        return repr(value).removesuffix(".0")  # a parameter that is a float reads 2 as 2.0
+    return shown(value)

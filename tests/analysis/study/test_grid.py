@@ -33,7 +33,7 @@ def test_a_grid_of_bases_budgets_and_parts(make_grid: MakeGrid, store: Store) ->
     assert (frame["gmacs"][:2] <= 0.0643 * frame["budget"][:2]).all()
     assert frame["method"].tolist() == ["gtp", "evit", "gtp"]
     assert frame["strategy"].tolist()[0] == "gtp@0.65"
-    assert frame["scorer"].tolist()[2] == "DiagAttn(aggregate='mean')"
+    assert frame["scorer"].tolist()[2] == "DiagAttn(aggregate=mean)"
     assert frame["alpha"].tolist()[2] == (0.1,) * 8
 
 

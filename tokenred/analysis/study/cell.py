@@ -15,7 +15,7 @@ from tokenred.core.part import Part
 from tokenred.core.provenance import own_line
 from tokenred.core.registry import KINDS
 from tokenred.strategies.config import resolve
-from tokenred.strategies.specs import parse_spec, write_spec
+from tokenred.strategies.specs import parse_spec, write_spec, write_value
 from tokenred.strategies.strategy import (
     FIELDS,
     STEP_FIELDS,
@@ -62,7 +62,9 @@ def plain(value: Any) -> Any:
         return [plain(v) for v in value]
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, Part | Strategy):
+    if isinstance(value, Part):
+        return write_value(value)
+    if isinstance(value, Strategy):
         return repr(value)
     try:
         return str(getattr(value, "label", value))
