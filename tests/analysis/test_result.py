@@ -12,7 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from tokenred.analysis import Comparison
-from tokenred.analysis.result import FramedResult, Result, figure_notes, plain_table, resolution
+from tokenred.analysis.result import (
+    FramedResult,
+    Result,
+    figure_notes,
+    fold,
+    plain_table,
+    resolution,
+)
 from tokenred.core.errors import OutputExistsError
 
 
@@ -149,6 +156,19 @@ def test_what_is_folded_is_whole_and_breaks_between_words(
     words = " ".join(printed).split()
     for word in (*cells[1].split(), *cells[3].split(), "reference=False"):
         assert any(word in shown for shown in words), word
+
+
+@pytest.mark.parametrize(
+    ("width", "lines"),
+    [
+        (44, ["scorer=LocalContrast(reach=1.5, power=2),", "fuser=merge"]),
+        (36, ["scorer=LocalContrast(reach=1.5,", "power=2), fuser=merge"]),
+        (23, ["scorer=LocalContrast(", "reach=1.5, power=2),", "fuser=merge"]),
+        (12, ["scorer=Local", "Contrast(", "reach=1.5,", "power=2),", "fuser=merge"]),
+    ],
+)
+def test_parentheses_are_broken_only_if_they_do_not_fit(width: int, lines: list[str]) -> None:
+    assert fold("scorer=LocalContrast(reach=1.5, power=2), fuser=merge", width).split("\n") == lines
 
 
 def test_an_overhead_that_nobody_knows_is_told() -> None:

@@ -12,6 +12,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
+from itertools import accumulate
 from pathlib import Path
 from statistics import median
 from textwrap import TextWrapper
@@ -128,15 +129,51 @@ class FramedResult(Result):
 
 
 class _Folder(TextWrapper):
-    """Breaks lines also between a strategy's arguments, before its budget and in module names."""
+    """Breaks lines also between a strategy's arguments, before its budget and in module names.
+
+    What parentheses enclose stays on one line if it fits there.
+    """
 
     wordsep_simple_re = re.compile(r"(\s+)|(?<=,)|(?<=\w\()|(?=@|\.[a-z])")
 
     def pieces(self, text: str) -> list[str]:
-        return self._split(text)
+        return super()._split(text)
+
+    def _split(self, text: str) -> list[str]:
+        pieces, found = self.pieces(text), list[str]()
+        while pieces:
+            open_ones = (
+                len(re.findall(r"[(\[]", p)) - len(re.findall(r"[)\]]", p)) for p in pieces
+            )
+            ends = (at for at, depth in enumerate(accumulate(open_ones), 1) if depth <= 0)
+            end = next(ends, 1)
+            end = end if sum(map(len, pieces[:end])) <= self.width else 1
+            found.append("".join(pieces[:end]))
+            pieces = pieces[end:]
+        return found
+
+    def _handle_long_word(
+        self, reversed_chunks: list[str], cur_line: list[str], cur_len: int, width: int
+    ) -> None:
+        # A comma or bracket alone would begin the next line.
+        word = reversed_chunks[-1]
+        cut = max(1, min(width - cur_len, len(word) - 3))
+        cur_line.append(word[:cut])
+        reversed_chunks[-1] = word[cut:]
 
 
 _FOLDER = _Folder(break_on_hyphens=False)
+
+
+def fold(text: str, width: int) -> str:
+    """A text of strategies and parts in lines of at most ``width`` letters; none is left out."""
+    _FOLDER.width = width
+    return "\n".join(_FOLDER.wrap(text))
+
+
+def longest_piece(text: str) -> int:
+    """The letters of the longest line of a text that `fold` breaks wherever it can."""
+    return max(map(len, _FOLDER.pieces(text)), default=0)
 
 
 class WholeTable(Table):
@@ -211,8 +248,7 @@ def _fitted(columns: Sequence[Column], width: int) -> list[Column]:
 
 
 def _folded(column: Column, width: int) -> list[Any]:
-    _FOLDER.width = width
-    return [Text("\n".join(_FOLDER.wrap(str(cell)))) for cell in column.cells]
+    return [Text(fold(str(cell), width)) for cell in column.cells]
 
 
 def _width(columns: Sequence[Column]) -> int:

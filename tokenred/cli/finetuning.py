@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -40,7 +40,7 @@ def finetune_command(
     model: ModelOptions = ModelOptions(),
     data: Data = None,
     class_map: ClassMap = None,
-    preset: Literal["digits", "cifar10", "paper"] | None = None,
+    preset: str | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     lr: float | None = None,

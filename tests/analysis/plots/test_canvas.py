@@ -16,7 +16,7 @@ from tokenred.core.errors import ConfigError, DataError, OutputExistsError
 
 
 def make() -> Figure:
-    with new_grid(3, 2, 1, 2) as (figure, grid):
+    with new_grid(3, 2, columns=2) as (figure, grid):
         grid[0, 0].plot([1, 2], label="$\\frac$")  # a dollar sign is no formula
         grid[0, 0].legend()
         grid[0, 1].set(title="accuracy", xlabel="x")

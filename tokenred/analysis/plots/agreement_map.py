@@ -7,7 +7,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from tokenred.analysis.plots.canvas import new_figure
+from tokenred.analysis.plots.canvas import name_cells, new_figure
 from tokenred.analysis.plots.frames import about, need, read_frame
 from tokenred.analysis.plots.looks import read_name
 from tokenred.core.errors import InputError
@@ -37,7 +37,7 @@ def agreement_map(
         layer: the block; None for all, with one row per pair.
         title: title of the figure; None for model and data, "" for none.
         width: in inches.
-        height: in inches; by default it fits the number of rows.
+        height: in inches; by default it fits the rows and the names along the axes.
 
     Raises:
         InputError: if the frame is of another kind, or lacks the statistic or block.
@@ -65,24 +65,17 @@ def agreement_map(
     values = table.to_numpy(dtype=np.float64) * (100 if share else 1)
     reach = 100 if share else max(0.1, float(np.nanmax(np.abs(values))))
     tall = 0.9 + (0.36 if square else 0.22) * len(table)
-    with new_figure(width, height or max(1.8, tall)) as (figure, axes):
+    with new_figure(width, height, max(1.8, tall)) as (figure, axes):
         axes.grid(visible=False)
         sns.heatmap(
-            values, ax=axes, mask=np.isnan(values), square=square, linewidths=0.5,
+            values, ax=axes, mask=np.isnan(values), linewidths=0.5,
             cmap="viridis" if share else "vlag", vmin=0 if share else -reach, vmax=reach,
             annot=values.shape[1] <= _MOST_NUMBERS, fmt=".0f" if share else ".2f",
             annot_kws={"fontsize": 6 if share or square else 5},
-            xticklabels=list(map(read_name, table.columns)),
-            yticklabels=list(map(read_name, table.index)),
+            xticklabels=False, yticklabels=False,
             cbar_kws={"label": _LABELS[statistic]},
         )  # fmt: skip
-        axes.tick_params(length=0, labelsize=7)
-        axes.tick_params(axis="y", labelrotation=0)
-        if square:
-            for label in axes.get_xticklabels():
-                label.set(rotation=40, ha="right", rotation_mode="anchor")
-        else:
-            axes.tick_params(axis="x", labelrotation=0)
+        name_cells(axes, map(read_name, table.columns), map(read_name, table.index))
         axes.set(xlabel="" if square else "block", ylabel="")
         if title is None:
             title = about(rows) + (f", block {layer}" if square else "")

@@ -26,7 +26,6 @@ _PANEL = {
 }
 _TITLE = ("model", "image_size", "dtype")
 _PANEL_HEIGHT = 1.9
-_MAX_TICKS = 7
 _ALLOWED: dict[str, Any] = {"linewidth": 0.8, "linestyle": (0, (4, 2))}
 
 
@@ -54,7 +53,7 @@ def break_even_chart(source: Any, *, title: str | None = None, width: float = 3.
     columns = min(len(groups), max(1, round(width / 1.75)))
     rows = math.ceil(len(groups) / columns)
     height = rows * (_PANEL_HEIGHT + 0.1 * len(by)) + 0.3
-    with new_grid(width, height, rows, columns, sharey=True) as (figure, grid):
+    with new_grid(width, None, height, rows, columns, sharey=True) as (figure, grid):
         for axes, (key, own) in zip(grid.flat, groups, strict=False):
             _draw(axes, own, looks)
             # One line each: on one line they would overlap with the next panel.
@@ -107,8 +106,8 @@ def _draw(axes: Axes, frame: pd.DataFrame, looks: dict[str, Any]) -> None:
             )  # fmt: skip
     sizes = sorted(set(frame["batch_size"]))
     axes.set_xscale("log", base=2)
-    every = math.ceil(len(sizes) / _MAX_TICKS)
-    axes.set_xticks(sizes[::every], [f"{size:g}" for size in sizes[::every]])
+    axes.set_xticks(sizes)
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
     axes.margins(x=0.06)
 

@@ -1,8 +1,7 @@
 """Shared by all figures: size, fonts, colours, drawing a series, and writing files."""
 
 import io
-import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
+from tokenred.analysis.plots.fitting import fit_labels
+from tokenred.analysis.result import fold
 from tokenred.core.errors import ConfigError, shown
 from tokenred.core.files import PICTURES, check_new, check_output, write_atomically
 from tokenred.core.lock import output_lock
@@ -65,29 +66,34 @@ _STYLE: Any = {
 
 @contextmanager
 def new_grid(
-    width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
-) -> Iterator[tuple[Figure, Any]]:
+    width: float, height: float | None, least: float = 2.8, rows: int = 1, columns: int = 1,
+    **options: Any,
+) -> Iterator[tuple[Figure, Any]]:  # fmt: skip
     """A figure and a ``(rows, columns)`` array of axes in the common style.
 
-    Nothing changes pyplot's global state. ``width`` and ``height`` are inches; ``options`` are
-    those of matplotlib's ``Figure.subplots``.
+    In the end, `fit_labels` is called. Nothing changes pyplot's global state. ``width`` and
+    ``height`` are inches, None for ``least`` and what long labels need; ``options`` are those of
+    matplotlib's ``Figure.subplots``.
     """
-    for name, inches in {"width": width, "height": height}.items():
+    for name, inches in {"width": width, "height": least if height is None else height}.items():
         read(Positive, inches, name)
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(width, height or least), layout="constrained")
         FigureCanvasAgg(figure)
         grid = figure.subplots(rows, columns, squeeze=False, **options)
         yield figure, grid
+        fit_labels(figure, columns, height)
 
 
 @contextmanager
-def new_figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+def new_figure(
+    width: float, height: float | None, least: float = 2.8
+) -> Iterator[tuple[Figure, Axes]]:
     """The same with a single pair of axes.
 
     Markers that others hide get a larger one of their own below.
     """
-    with new_grid(width, height) as (figure, grid):
+    with new_grid(width, height, least) as (figure, grid):
         yield figure, grid[0, 0]
         _show_hidden(grid[0, 0])
 
@@ -178,9 +184,16 @@ def draw_rows(
     axes.grid(visible=False, axis="y")
     axes.margins(x=0.08)
     # Room above the rows for the name of the dense model's line.
-    axes.set_ylim(-0.5, 1.1 * len(names))
+    axes.set_ylim(-0.5, len(names) + 0.1)
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
+
+
+def name_cells(axes: Axes, across: Iterable[str], down: Iterable[str]) -> None:
+    """Name the columns and rows of a heat map (seaborn would draw the figure to place them)."""
+    for axis, names in ((axes.xaxis, list(across)), (axes.yaxis, list(down))):
+        axis.set_ticks([i + 0.5 for i in range(len(names))], names)
+    axes.tick_params(length=0)
 
 
 def draw_dense(axes: Axes, value: float | None, *, across: bool = True, name: str = "") -> None:
@@ -215,18 +228,14 @@ def add_legend(figure: Figure, handles: Sequence[Any], place: str = "lower", **l
     letters = max(map(len, labels), default=0)
     while legend.get_window_extent().width > room and (letters := letters - 1):
         for text, label in zip(legend.get_texts(), labels, strict=True):
-            text.set_text(textwrap.fill(label, letters))
+            text.set_text(fold(label, letters))
     figure.set_figheight(figure.get_figheight() + legend.get_window_extent().height / figure.dpi)
 
 
 def add_note(figure: Figure, text: str) -> None:
     """Add a caption along the lower edge, wrapped to the figure's width."""
     if text:
-        # A letter is about half as wide as it is high.
-        letters = max(20, int(figure.get_figwidth() * 72 / (0.53 * _NOTE_SIZE)))
-        figure.supxlabel(
-            textwrap.fill(text, letters), fontsize=_NOTE_SIZE, color="0.35", x=0.01, ha="left"
-        )
+        figure.supxlabel(text, fontsize=_NOTE_SIZE, color="0.35", x=0.01, ha="left")
 
 
 def figure_bytes(figure: Figure, kind: str = "png", dpi: int = 200) -> bytes:

@@ -61,7 +61,7 @@ def draw_graph(
         ConfigError: if a position is outside the grid, or the graph does not have the image.
     """
     panels = 1 + in_degree
-    with new_grid(width or panels * _WIDTH, height, 1, panels) as (figure, grid):
+    with new_grid(width or panels * _WIDTH, height, columns=panels) as (figure, grid):
         _draw_edges(grid[0, 0], graph, image, i, far_only, patches)
         if in_degree:
             _draw_degrees(grid[0, 1], _degrees(graph, i), "how often each patch is chosen")

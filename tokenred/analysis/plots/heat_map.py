@@ -5,7 +5,7 @@ from typing import Any
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from tokenred.analysis.plots.canvas import add_note, new_figure
+from tokenred.analysis.plots.canvas import add_note, name_cells, new_figure
 from tokenred.analysis.plots.frames import Fixed, label_of, show_value
 from tokenred.analysis.plots.points import SHARES, gather, order
 
@@ -36,20 +36,22 @@ def heat_map(
         level: nominal coverage of the intervals.
         title: title of the figure; None for model and data, "" for none.
         width: in inches.
-        height: in inches; None for one that fits the rows.
+        height: in inches; None for one that fits the rows and the names along the axes.
 
     Raises:
         InputError: for missing columns or values, or rows that cannot be averaged.
-        ConfigError: for one column in two roles, or a level out of range.
+        ConfigError: for one column in two roles, a level out of range, or a size that is too small
+            for what the figure shows.
     """
     points = gather(frame, [y, x], metric, fixed=fixed, level=level)
     table = points.frame.pivot(index=y, columns=x, values="value")
-    table = table.loc[sorted(table.index, key=order), sorted(table.columns, key=order)]
+    down, across = (sorted(points.frame[axis].unique(), key=order) for axis in (y, x))
+    table = table.loc[down, across]
     low, high = points.frame["value"].min(), points.frame["value"].max()
     span = max(2 * (points.half_width or 0.0), high - low)
     top = (low + high + span) / 2
     top = min(top, 100.0) if metric in SHARES else top
-    with new_figure(width, height or max(2.2, 1.1 + 0.27 * len(table))) as (figure, axes):
+    with new_figure(width, height, max(2.2, 1.1 + 0.27 * len(table))) as (figure, axes):
         axes.grid(visible=False)
         sns.heatmap(
             # From dark to light, also in greyscale and with any colour blindness.
@@ -57,11 +59,9 @@ def heat_map(
             annot=True, fmt=_format(low, high), annot_kws={"fontsize": 7},
             linewidths=0.8, linecolor="white",
             cbar_kws={"label": label_of(metric), "pad": 0.02},
-            xticklabels=[show_value(v) for v in table.columns],
-            yticklabels=[show_value(v) for v in table.index],
+            xticklabels=False, yticklabels=False,
         )  # fmt: skip
-        axes.tick_params(length=0)
-        axes.tick_params(axis="y", rotation=0)
+        name_cells(axes, map(show_value, table.columns), map(show_value, table.index))
         title = points.about if title is None else title
         axes.set(xlabel=label_of(x, points.own), ylabel=label_of(y, points.own), title=title)
         add_note(figure, points.note(width=True))

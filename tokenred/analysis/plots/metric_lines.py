@@ -40,7 +40,7 @@ def metric_lines(
     level: float = 0.95,
     title: str | None = None,
     width: float = 3.5,
-    height: float = 2.6,
+    height: float | None = None,
 ) -> Figure:
     """Draw a metric over an axis, one line per value of another axis.
 
@@ -58,7 +58,7 @@ def metric_lines(
         level: nominal coverage of the intervals.
         title: title of the figure; None for model and data, "" for none.
         width: in inches.
-        height: in inches. The legend, above the axes, adds to it.
+        height: in inches; None for one that fits. The legend, above the axes, adds to it.
 
     Raises:
         InputError: for missing columns or values, or rows that cannot be averaged.
@@ -75,7 +75,7 @@ def metric_lines(
     places = {tick: float(tick) if numeric else float(i) for i, tick in enumerate(ticks)}
     bars = len(names) > _BANDS or not numeric
     titled = len(names) > _PLAIN_LABELS
-    with new_figure(width, height) as (figure, axes):
+    with new_figure(width, height, 2.6) as (figure, axes):
         draw_dense(axes, dense_value(frame, metric), name="dense")
         for i, (name, (colour, marker)) in enumerate(looks_of(names).items()):
             line = own[own[hue] == name] if hue else own
@@ -89,7 +89,9 @@ def metric_lines(
                 high=line["high"], marker=marker, label=label,
                 aside=BAR_GAP * (i - (len(names) - 1) / 2) if bars else None,
             )  # fmt: skip
-        axes.set_xticks(list(places.values()), [show_value(tick) for tick in ticks])
+        axes.set_xticks(list(places.values()), None if numeric else list(map(show_value, ticks)))
+        if numeric:
+            axes.xaxis.set_major_formatter("{x:g}")
         title = points.about if title is None else title
         axes.set(xlabel=label_of(x, points.own), ylabel=label_of(metric), title=title)
         axes.margins(x=0.06)
@@ -141,12 +143,12 @@ def scorer_comparison(
     if x is not None:
         return metric_lines(
             data, x, metric, hue="scorer", fixed=fixed, level=level, title=title, width=width,
-            height=height or 2.8,
+            height=height,
         )  # fmt: skip
     points = gather(data, ["scorer"], metric, fixed=fixed, level=level)
     own = points.frame.sort_values("value").reset_index(drop=True)
     ends = [own["value"] - own["low"], own["high"] - own["value"]]
-    with new_figure(width, height or 0.9 + 0.2 * len(own)) as (figure, axes):
+    with new_figure(width, height, 0.9 + 0.2 * len(own)) as (figure, axes):
         draw_dense(axes, dense_value(data, metric), across=False, name="dense")
         looks = [(palette(1)[0], "o")] * len(own)
         draw_rows(axes, list(map(str, own["scorer"])), own["value"], ends, looks)

@@ -151,8 +151,8 @@ def dense_value(source: Any, metric: str) -> float | None:
 
 
 def order(value: Any) -> tuple[int, Any]:
-    """A key that sorts numbers before names."""
-    return (0, value) if isinstance(value, int | float) else (1, str(value))
+    """A key that sorts numbers, and puts names behind them in the order in which they come."""
+    return (0, value) if isinstance(value, int | float) else (1, 0)
 
 
 def wilson(percent: float, images: float, level: float = 0.95) -> tuple[float, float]:

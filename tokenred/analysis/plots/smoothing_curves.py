@@ -52,8 +52,8 @@ def smoothing_curves(
     looks = looks_of(frame["strategy"])
     columns = min(2, len(wanted))
     rows = -(-len(wanted) // columns)
-    size = (width or 3.5 * columns, height or (2.8 if rows == 1 else 2.4 * rows))
-    with new_grid(*size, rows, columns) as (figure, grid):
+    least = 2.8 if rows == 1 else 2.4 * rows
+    with new_grid(width or 3.5 * columns, height, least, rows, columns) as (figure, grid):
         for axes, statistic in zip(grid.flat, wanted, strict=False):
             _panel(axes, frame, statistic, looks)
         for axes in grid.flat[len(wanted) :]:

@@ -1,6 +1,5 @@
 """Tables of a study next to a paper's (Tables 4 and 5 of the GTP paper), printed or drawn."""
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -117,11 +116,10 @@ class Table:
         if width < _WIDE:
             across, height = 1, sum(heights)
             shape = {"rows": len(parts), "height_ratios": [count + 1 for count in rows]}
-        letters = int(width / across / 0.075)
         best = "bold: the best of a column" if self.ranked else ""
-        with new_grid(width, _AROUND + height, **shape) as (figure, grid):
+        with new_grid(width, None, _AROUND + height, **shape) as (figure, grid):
             for axes, (source, values) in zip(grid.flat, parts.items(), strict=True):
-                self._draw(axes, source, values, letters)
+                self._draw(axes, source, values)
             if title:
                 figure.suptitle(title)
             add_note(figure, "; ".join(part for part in (self.metric, best, self.note) if part))
@@ -133,7 +131,7 @@ class Table:
     def _repr_markdown_(self) -> str:
         return self.markdown()
 
-    def _draw(self, axes: Axes, source: str, values: pd.DataFrame, letters: int) -> None:
+    def _draw(self, axes: Axes, source: str, values: pd.DataFrame) -> None:
         low, high = values.min(), values.max()
         sure = 2 * (self.half_width or 0) if source.startswith("measured") else 0
         span = (high - low).clip(lower=sure)
@@ -150,7 +148,7 @@ class Table:
         axes.set_yticks(range(len(values)), words)
         axes.xaxis.tick_top()
         origin, _, name = source.partition(": ")
-        axes.set_title("\n".join([origin, *textwrap.wrap(name, letters)]), fontsize=7, loc="left")
+        axes.set_title("\n".join(filter(None, [origin, name])), fontsize=7, loc="left")
         axes.tick_params(length=0, pad=2)
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
@@ -179,7 +177,8 @@ def tabulate(
             schedule that there is, or else the only other axis.
         metric: a column with numbers.
         published: the path of a CSV, or the result of `read_published`.
-        table, backbone: select published points.
+        table: only the published points from this table of the paper.
+        backbone: only the published points of this model, or of several as a list.
         fixed: a mapping from columns to the value that each must have.
 
     Raises:

@@ -146,7 +146,7 @@ def show_tokens(
     lines = 2 if panel < _NARROW else 1
     height = len(rows) * (panel * high / wide + (lines + 1.3) * _LINE + 0.05)
     height += 0.1 + 0.2 * bool(title)
-    with new_grid(width, height, len(rows), columns) as (figure, grid):
+    with new_grid(width, height, rows=len(rows), columns=columns) as (figure, grid):
         engine: Any = figure.get_layout_engine()
         engine.set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
         for axes in grid.flat:

@@ -1,6 +1,5 @@
 """Accuracy against cost or speed, one line per method."""
 
-import textwrap
 from typing import Any
 
 import pandas as pd
@@ -32,7 +31,6 @@ from tokenred.analysis.plots.published import dense_point, read_published
 from tokenred.core.errors import ConfigError, InputError
 
 _DENSE = "dense"
-_LETTERS = 30  # of a row's name, on one line
 _ALIKE = 1.03  # costs no further apart are one budget's: whole tokens cannot meet it exactly
 _NEAR = 0.02  # of the axis; bars that are closer would cover each other
 # Axis -> label relative to dense.
@@ -99,7 +97,7 @@ def tradeoff(
     plain = x == "gmacs" and hue is None and theirs is None and not front
     if plain and len(points) > 1 and points["x"].max() <= _ALIKE * points["x"].min():
         return _rows(points, ours[dense], value, title, width, height)
-    with new_figure(width, height or 2.8) as (figure, axes):
+    with new_figure(width, height) as (figure, axes):
         _draw_lines(axes, points, looks)
         for _, star in ours[dense].head(1).iterrows():
             draw_dense(axes, star["y"])
@@ -164,10 +162,9 @@ def _rows(
     called = own["method" if _varied(own) else "line"]  # names tell the cells of a study apart
     looks = looks_of(called, shades=False)
     ends = [own["y"] - own["y_low"], own["y_high"] - own["y"]]
-    lines = sum(name.count("\n") + 1 for name in names)
     low, high = (f"{cost:.3g}" for cost in (own["gmacs"].min(), own["gmacs"].max()))
     note = f"all at {low if low == high else f'{low} to {high}'} GMACs per image"
-    with new_figure(width, height or 1.0 + 0.2 * lines) as (figure, axes):
+    with new_figure(width, height, 1.0 + 0.2 * len(names)) as (figure, axes):
         for _, star in dense.head(1).iterrows():
             draw_dense(axes, star["y"], across=False, name=_DENSE)
             note += f", {own['gmacs'].mean() / star['gmacs']:.0%} of dense"
@@ -187,7 +184,7 @@ def _row_names(own: pd.DataFrame) -> list[str]:
         parts = [name.rpartition("@") for name in written]
         alike = len({share for *_, share in parts}) == 1 and all(at for _, at, _ in parts)
         names = [read_name(parts[i][0] if alike else name) for i, name in enumerate(written)]
-    return [textwrap.fill(name, _LETTERS) for name in names]
+    return names
 
 
 def _varied(own: pd.DataFrame) -> list[str]:
