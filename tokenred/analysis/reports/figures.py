@@ -18,7 +18,7 @@ from tokenred.analysis.reports.page import Picture
 from tokenred.analysis.reports.source import OVERSMOOTHING, SWEEP, Source
 from tokenred.core.errors import TokenredError
 
-_SIZE = {"width": 5.0, "height": 3.4}
+_SIZE = {"width": 5.0}  # and as high as the labels need
 _MOST_NAMES = 10
 _MOST_BYTES = 400_000
 _BUDGETS = ("P", "r", "keep_rate", "schedule", "budget")
@@ -126,12 +126,11 @@ def _tradeoffs(frame: pd.DataFrame, axes: tuple[str, ...]) -> Iterator[_Drawing]
 def _along_axes(frame: pd.DataFrame, axes: tuple[str, ...]) -> Iterator[_Drawing]:
     done, own = frame.dropna(subset=["top1"]), has_own_methods(frame)
     varied = [n for n in axes if n not in _MODEL and _count(done, n) > 1]
-    wide = {"width": _SIZE["width"]}
     rest = "top-1 accuracy, with intervals; other axes are averaged over."
     for axis in varied:
         if axis == "scorer":
             alt = f"Scorers side by side: {rest}"
-            yield _Drawing("Scorers", alt, scorer_comparison, frame, {}, wide)
+            yield _Drawing("Scorers", alt, scorer_comparison, frame, {}, _SIZE)
         else:
             title, alt = (
                 f"Along {symbol_of(axis, own)}",
@@ -144,7 +143,7 @@ def _along_axes(frame: pd.DataFrame, axes: tuple[str, ...]) -> Iterator[_Drawing
             f"{symbol_of(y, own)} by {symbol_of(x, own)}",
             f"A heat map of top-1 accuracy over {label_of(x, own)} and {label_of(y, own)}, its "
             "value in each cell; other axes are averaged over.",
-            heat_map, frame, {"x": x, "y": y}, wide,
+            heat_map, frame, {"x": x, "y": y}, _SIZE,
         )  # fmt: skip
 
 
