@@ -258,7 +258,7 @@ def _row(
     if "top1" in found:
         row |= {name: found[name] for name in ("top1", "top5", "images")}
         row["skipped"] = found["unreadable"]
-        row |= {n: found[n] for n in _DIFFERENCE if n in found and label != DENSE}
+        row |= {n: found[n] for n in _DIFFERENCE if n in found}
     own = label != DENSE and label not in configs
     row["fingerprint"] = found["fingerprint"] if own else ""
     row["config"] = found["config"] if own else configs.get(label, "")

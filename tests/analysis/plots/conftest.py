@@ -28,6 +28,18 @@ def with_dense(grid: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.fixture
+def with_reference(grid: pd.DataFrame) -> pd.DataFrame:
+    """The cells compared with a strategy that is none of them, at 74%; its row is the first."""
+    gap = grid["top1"] - 74
+    ends = {"difference": gap, "difference_low": gap - 1, "difference_high": gap + 1}
+    told = {"model": "ViT", "data": "digits", "method": "gtp", "seed": 0, "dtype": "float32"}
+    own = [{"strategy": "gtp:M=1", "top1": 74.0, "gmacs": 0.9, **told}]
+    frame = pd.concat([pd.DataFrame(own), grid.assign(**ends)], ignore_index=True)
+    frame = frame.assign(difference_from="gtp:M=1", difference_level=0.95)
+    return frame[[*grid, *frame.columns.difference(grid.columns)]]
+
+
+@pytest.fixture
 def comparison() -> pd.DataFrame:
     """Two methods at two budgets and the dense model, timed and paired."""
     rows = [{"method": "dense", "gmacs": 4.0, "top1": 80.0, "images_per_second": 100.0,

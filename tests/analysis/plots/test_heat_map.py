@@ -15,7 +15,7 @@ def test_cells_labels_and_note(grid: pd.DataFrame) -> None:
     assert axes.get_xlabel() == "propagation magnitude α"
     assert axes.get_ylabel() == "semantic neighbours M"
     assert bar.get_ylabel() == "top-1 accuracy (%)"
-    assert "P=3; 95% binomial intervals of about ±2.9" in figure.get_supxlabel()
+    assert "P=3; 95% binomial intervals: about ±2.9" in figure.get_supxlabel()
 
 
 def test_a_parameter_of_another_method_is_not_labelled_as_gtps(grid: pd.DataFrame) -> None:

@@ -53,6 +53,21 @@ def test_names_stand_side_by_side_and_costs_have_no_bars(grid: pd.DataFrame) -> 
     assert axes.get_ylabel() == "cost per image (GMACs)"
 
 
+def test_a_reference_among_the_cells_has_no_bar_and_the_others_keep_theirs(
+    with_reference: pd.DataFrame,
+) -> None:
+    cells = with_reference[with_reference["M"] == 4].copy()
+    cells.loc[cells.index[0], ["difference", "difference_low", "difference_high"]] = np.nan
+    figure = metric_lines(cells, "alpha", fixed={"P": 3})
+    (bars,) = figure.axes[0].collections
+    ends = [bar[:, 1].tolist() for bar in bars.get_segments() if len(bar)]
+    assert ends == [pytest.approx([68.5, 70.5]), pytest.approx([70.5, 72.5])]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["GTP-ViT, M=1"]
+    figure = scorer_comparison(cells.assign(scorer=cells["alpha"].map(str)), fixed={"P": 3})
+    (bars,) = figure.axes[0].collections
+    assert len([bar for bar in bars.get_segments() if len(bar)]) == 2
+
+
 def test_refused(grid: pd.DataFrame) -> None:
     with pytest.raises(ConfigError, match="different columns, got alpha, alpha"):
         metric_lines(grid, "alpha", hue="alpha")

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from tokenred.analysis.plots.points import dense_value, gather, wilson
+from tokenred.analysis.plots.points import gather, reference_values, wilson
 from tokenred.core.errors import ConfigError, InputError
 
 
@@ -18,7 +18,7 @@ def test_other_axes_are_averaged_and_fixed_ones_named(grid: pd.DataFrame) -> Non
     fixed = gather(grid, ["alpha", "M"], fixed={"P": 5})
     assert len(fixed.frame) == 6
     assert fixed.note() == "P=5; 95% binomial intervals"
-    assert "of about ±" in fixed.note(width=True)
+    assert "intervals: about ±" in fixed.note(width=True)
 
 
 def test_paired_intervals_go_first_and_those_of_shares_end_where_shares_do(
@@ -27,9 +27,10 @@ def test_paired_intervals_go_first_and_those_of_shares_end_where_shares_do(
     gap = grid["top1"] - 75
     paired = grid.assign(difference=gap, difference_low=gap - 0.5, difference_high=gap + 0.7)
     points = gather(paired, ["alpha"])
-    assert points.intervals == "paired intervals"
-    told = paired.assign(difference_level=0.9, difference_from="dense")
-    assert gather(told, ["alpha"]).intervals == "90% intervals paired with dense"
+    words = "intervals of the difference from {}, paired by image"
+    assert points.intervals == words.format("the reference")
+    told = paired.assign(difference_level=0.9, difference_from="tome@0.6")
+    assert gather(told, ["alpha"]).intervals == f"90% {words.format('ToMe at 0.6')}"
     assert (points.frame["value"] - points.frame["low"]).tolist() == pytest.approx([0.5] * 3)
     assert (points.frame["high"] - points.frame["value"]).tolist() == pytest.approx([0.7] * 3)
     wide = paired.assign(difference_low=gap - 80, difference_high=gap + 50)
@@ -74,8 +75,22 @@ def test_rows_of_numbers_are_names_and_dense_is_none_of_the_points(
     rows = {0.1: (0.1, 0.2), 0.2: (0.1, 0.2, 0.3, 0.4), 0.4: (0.4, 0.4)}
     points = gather(with_dense.assign(alpha=with_dense["alpha"].map(rows)), ["alpha"])
     assert points.frame["alpha"].tolist() == ["[0.1, 0.2]", "[0.1, …, 0.4]", "[0.4, 0.4]"]
-    assert dense_value(with_dense, "top1") == 75.0
-    assert dense_value(with_dense[:-1], "top1") is None
+    assert reference_values(with_dense, "top1") == {"dense": 75.0}
+    assert reference_values(with_dense[:-1], "top1") == {}
+
+
+def test_a_reference_is_no_point_unless_it_is_a_cell_which_has_no_interval(
+    with_reference: pd.DataFrame,
+) -> None:
+    points = gather(with_reference, ["alpha", "M"], fixed={"P": 3})
+    assert points.frame[["low", "high"]].notna().all(axis=None)
+    assert len(gather(with_reference.assign(method="gtp"), ["gmacs"]).frame) == 2
+    assert reference_values(with_reference, "top1") == {"GTP-ViT, M=1": 74.0}
+    cells = with_reference[1:].copy()
+    cells.loc[cells.index[0], ["difference", "difference_low", "difference_high"]] = np.nan
+    points = gather(cells, ["alpha", "M"], fixed={"P": 3})
+    assert points.frame["low"].isna().tolist() == [True, *[False] * 5]
+    assert reference_values(cells, "top1") == {"GTP-ViT, M=1": cells["top1"].iloc[0]}
 
 
 def test_refused(grid: pd.DataFrame) -> None:

@@ -39,7 +39,7 @@ def test_published_values_beside_measured_ones(graphs: pd.DataFrame) -> None:
     assert list(ours.columns) == ["P=3", "P=5"]
     assert ours.to_numpy().tolist()[:2] == [pytest.approx([69, 67]), pytest.approx([70, 68])]
     assert ours.isna().to_numpy().tolist()[2:] == [[True] * 2] * 2
-    assert table.note == "95% binomial intervals of about ±2.9"
+    assert table.note == "95% binomial intervals: about ±2.9"
     assert theirs.to_numpy().tolist()[:2] == [[79.6, 79.2, 78.7, 77.6], [79.8, 79.5, 79.1, 78.3]]
 
 

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from tokenred.analysis import read_published, tradeoff
 from tokenred.analysis.plots.looks import looks_of, read_name
@@ -83,8 +84,10 @@ def test_a_study_without_dense_has_no_star(grid: pd.DataFrame) -> None:
 
 
 def test_measured_speed_has_the_bars_of_the_speed_up(comparison: pd.DataFrame) -> None:
-    (axes,) = tradeoff(comparison, x="images_per_second").axes
+    figure = tradeoff(comparison, x="images_per_second")
+    (axes,) = figure.axes
     assert axes.get_xlabel() == "measured throughput (images/s)"
+    assert _caption(figure).endswith("; 90% intervals of the speed-up")
     across = [s for bars in axes.collections for s in bars.get_segments() if s[0, 1] == s[1, 1]]
     ends = sorted(tuple(segment[:, 0]) for segment in across)
     assert np.allclose(ends, [(290 / 3, 110)] * 2 + [(98, 102)] + [(145, 165)] * 2)
@@ -200,7 +203,8 @@ def test_at_one_cost_each_strategy_has_a_row(comparison: pd.DataFrame) -> None:
     assert values[looks["tome"][1]] == [[78, 0]]
     bars = [bar.get_segments()[0][:, 0].tolist() for bar in axes.collections]
     assert sorted(bars) == [[77, 79], [78, 80]]
-    assert figure.get_supxlabel() == "all at 2 to 2.04 GMACs per image, 50% of dense"
+    words = "all at 2 to 2.04 GMACs per image, 50% of dense; intervals of the difference from the "
+    assert _caption(figure) == f"{words}reference, paired by image"
     (axes,) = tradeoff(frame, relative=True).axes
     assert axes.get_xlabel() == "top-1 Δ vs. dense (points)"
     assert len(tradeoff(frame, front=True).legends) == 1
@@ -214,7 +218,46 @@ def test_cells_of_a_study_at_one_cost_are_told_apart_by_its_axes(grid: pd.DataFr
     assert names[0] == "α=0.1, M=4"
     assert names[-1] == "α=0.4, M=8"
     assert len(names) == 6
-    assert figure.get_supxlabel() == "all at 0.7 GMACs per image"
+    assert _caption(figure) == "all at 0.7 GMACs per image; 95% binomial intervals"
+
+
+def _caption(figure: Figure) -> str:
+    return " ".join(figure.get_supxlabel().split())
+
+
+def test_a_reference_is_a_row_on_a_dashed_line_without_a_bar() -> None:
+    strategies = ["gtp:scorer=Mine@0.6", "tome@0.6", "gtp@0.6", "gtp:P=8@0.6"]
+    frame = pd.DataFrame({"base": [None, "tome", "gtp", "gtp:P=8"], "strategy": strategies})
+    frame = frame.assign(method=["gtp", "tome", "gtp", "gtp"], config=strategies)
+    frame = frame.assign(
+        model="ViT", data="digits", gmacs=2.0, images=100, top1=[80, 82, 78, 77],
+        difference=[np.nan, 2, -2, -3], difference_low=[np.nan, -1, -5, -6],
+        difference_high=[np.nan, 5, 1, 0], difference_from=strategies[0], difference_level=0.95,
+    )  # fmt: skip
+    figure = tradeoff(frame)
+    (axes,) = figure.axes
+    names = [text.get_text() for text in axes.get_yticklabels()]
+    assert names == ["GTP-ViT, P=8", "GTP-ViT", "GTP-ViT, scorer=Mine", "ToMe"]
+    (name,) = axes.texts
+    assert (name.get_text(), name.xy[0]) == ("GTP-ViT, scorer=Mine at 0.6", 80)
+    bars = [bar for bars in axes.collections for bar in bars.get_segments()]
+    assert sorted(bar[:, 0].tolist() for bar in bars if len(bar)) == [[74, 80], [75, 81], [79, 85]]
+    reference = "GTP-ViT, scorer=Mine at 0.6"
+    words = f"95% intervals of the difference from {reference}, paired by image"
+    assert _caption(figure) == f"all at 2 GMACs per image; {words}"
+    figure = tradeoff(frame.assign(gmacs=[2, 2, 3, 4]))
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    assert lines[reference].get_xydata().tolist() == [[2, 80]]
+    assert [text.get_text() for text in figure.axes[0].texts] == [reference]
+    assert _caption(figure) == words
+
+
+def test_a_reference_without_a_value_of_the_hue_is_a_line_only(
+    with_reference: pd.DataFrame,
+) -> None:
+    figure = tradeoff(with_reference, hue="M")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["4", "8"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["GTP-ViT, M=1"]
 
 
 def test_variants_of_a_method_have_lines_of_their_own() -> None:

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -36,6 +37,9 @@ def test_frame_has_a_row_for_each_cell(make_grid: MakeGrid, store: Store, tmp_pa
         study.to_csv(path)
 
 
+GAP = ("difference", "difference_low", "difference_high", "p_value")
+
+
 def test_differences_are_paired(make_grid: MakeGrid, store: Store) -> None:
     grid = make_grid({"base": ["random", "gtp"], "budget": [0.51]}, against="dense", limit=30)
     study = grid.run(store, progress=False, level=0.9)
@@ -57,9 +61,12 @@ def test_differences_are_paired(make_grid: MakeGrid, store: Store) -> None:
 def test_the_base_is_marked_where_it_is_a_cell_too(make_grid: MakeGrid, store: Store) -> None:
     grid = make_grid({"alpha": [0.1, 0.2]}, base="gtp:P=6,alpha=0.1", against="base", limit=20)
     study = grid.run(store, progress=False)
-    column = _column(study, "alpha")
-    assert column[0] == "(base)"
-    assert sorted(column[1:]) == ["0.1 (base)", "0.2"]
+    assert _column(study, "alpha") == ["0.1 (base)", "0.2"]
+    assert _column(study, "difference from base\npoints [95% paired]")[0] == ""
+    own, other = study.frame.to_dict("records")
+    assert own["difference_from"] == other["difference_from"] == "gtp:P=6,alpha=0.1"
+    assert np.isnan([own[name] for name in GAP]).all()
+    assert np.isfinite([other[name] for name in GAP]).all()
     assert "What 20 images can tell: the 95% intervals are" in str(study)
 
 
@@ -86,11 +93,24 @@ def test_differences_from_any_strategy(make_grid: MakeGrid, store: Store) -> Non
     study = make_grid({"base": ["gtp", "tome@0.65"]}, against="tome@0.65").run(
         store, progress=False
     )
-    assert _column(study, "base")[0] == "(tome@0.65)"
+    assert _column(study, "base") == ["tome (reference)", "gtp"]
     assert "difference from tome@0.65" in str(study)
-    assert study.records[1]["difference"] == 0
+    assert "difference" not in study.records[1]
     gap = study.records[0]["top1"] - study.records[1]["top1"]
     assert study.records[0]["difference"] == pytest.approx(gap)
+
+
+def test_the_frame_has_the_reference_that_is_no_cell(
+    make_grid: MakeGrid, store: Store, tmp_path: Path
+) -> None:
+    grid = make_grid({"base": ["gtp", "tome"]}, against="gtp:scorer=CLSAttn", budget=0.65)
+    path = grid.run(store, progress=False).to_csv(tmp_path / "a.csv")
+    frame = pd.read_csv(path)
+    assert frame["strategy"].tolist() == ["gtp:scorer=CLSAttn@0.65", "gtp@0.65", "tome@0.65"]
+    assert frame["base"].fillna("").tolist() == ["", "gtp", "tome"]
+    assert frame["difference_from"].tolist() == ["gtp:scorer=CLSAttn@0.65"] * 3
+    assert frame["difference"].isna().tolist() == [True, False, False]
+    assert frame["top1"].notna().all()
 
 
 def test_an_empty_study(make_grid: MakeGrid, store: Store) -> None:

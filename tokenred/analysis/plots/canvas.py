@@ -1,7 +1,7 @@
 """Shared by all figures: size, fonts, colours, drawing a series, and writing files."""
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -175,7 +175,7 @@ def draw_rows(
     values, ends = np.asarray(values), np.asarray(ends)
     for colour, marker in dict.fromkeys(looks):
         rows = [i for i, look in enumerate(looks) if look == (colour, marker)]
-        known = not np.isnan(ends[:, rows]).any()
+        known = not np.isnan(ends[:, rows]).all()
         axes.errorbar(
             values[rows], rows, xerr=ends[:, rows].clip(0) if known else None, fmt=marker,
             color=colour, elinewidth=1, capsize=2, markersize=5, zorder=3,
@@ -196,19 +196,23 @@ def name_cells(axes: Axes, across: Iterable[str], down: Iterable[str]) -> None:
     axes.tick_params(length=0)
 
 
-def draw_dense(axes: Axes, value: float | None, *, across: bool = True, name: str = "") -> None:
-    """A dashed line at the dense model's value, if there is one."""
-    if value is None:
-        return
+def draw_references(
+    axes: Axes, values: Mapping[str, float], *, across: bool = True, unnamed: str = ""
+) -> None:
+    """Dashed lines at the values of references, with their names except the ``unnamed``."""
     draw = axes.axhline if across else axes.axvline
-    draw(value, color="0.55", linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
-    # At the end of the line, just above or to the left of it.
-    axes.annotate(
-        name, (1, value) if across else (value, 1), xytext=(-1, 1.5) if across else (-2, -2),
-        xycoords=axes.get_yaxis_transform() if across else axes.get_xaxis_transform(),
-        textcoords="offset points", ha="right", va="bottom" if across else "top", fontsize=6,
-        color="0.4",
-    )  # fmt: skip
+    highest = max(values.values(), default=0.0)
+    for name, value in values.items():
+        draw(value, color="0.55", linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+        # At the end of the line: just above, or beside it, with the other's on the other side.
+        right = not across and len(values) > 1 and value == highest
+        axes.annotate(
+            "" if name == unnamed else name, (1, value) if across else (value, 1),
+            xytext=(-1, 1.5) if across else (2 if right else -2, -2),
+            xycoords=axes.get_yaxis_transform() if across else axes.get_xaxis_transform(),
+            textcoords="offset points", ha="left" if right else "right",
+            va="bottom" if across else "top", fontsize=6, color="0.4",
+        )  # fmt: skip
 
 
 def add_legend(figure: Figure, handles: Sequence[Any], place: str = "lower", **look: Any) -> None:

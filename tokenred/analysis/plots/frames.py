@@ -112,6 +112,13 @@ def axes_of(frame: pd.DataFrame) -> list[str]:
     return [name for name in names if name not in {*FIGURES, *_BOUNDS, *FACTS}]
 
 
+def are_references(frame: pd.DataFrame) -> pd.Series:
+    """Which rows others are compared with: they say from what, but have no difference."""
+    if not {"difference", "difference_from"} <= set(frame):
+        return pd.Series(False, frame.index)
+    return frame["difference"].isna() & frame["difference_from"].notna()
+
+
 def about(*frames: pd.DataFrame) -> str:
     """Model and data, where all rows that have them share them."""
     words: list[str] = []

@@ -8,7 +8,7 @@ from tokenred.analysis.plots.canvas import (
     BAR_GAP,
     add_legend,
     add_note,
-    draw_dense,
+    draw_references,
     draw_rows,
     draw_series,
     new_figure,
@@ -24,7 +24,7 @@ from tokenred.analysis.plots.frames import (
     symbol_of,
 )
 from tokenred.analysis.plots.looks import looks_of, read_name
-from tokenred.analysis.plots.points import BUDGETS, dense_value, gather, order
+from tokenred.analysis.plots.points import BUDGETS, gather, order, reference_values
 
 # With more lines than these, bands hide each other; with more than those, the legend has a title.
 _BANDS, _PLAIN_LABELS = 2, 4
@@ -45,7 +45,7 @@ def metric_lines(
     """Draw a metric over an axis, one line per value of another axis.
 
     Axes that are neither drawn nor fixed are averaged over, and the caption says so. The intervals
-    are those of `gather`: over seeds, otherwise paired with dense, otherwise binomial. Markers
+    are those of `gather`: over seeds, otherwise paired, otherwise binomial. Markers
     stand at their values of ``x``; the bars of several lines stand side by side. Lines with names
     come in the order of their averages, highest first.
 
@@ -73,14 +73,15 @@ def metric_lines(
     ticks = sorted(own[x].unique().tolist(), key=order)
     numeric = all(map(_is_number, ticks))
     places = {tick: float(tick) if numeric else float(i) for i, tick in enumerate(ticks)}
-    bars = len(names) > _BANDS or not numeric
+    gaps = own["low"].isna().any()  # a band would end on both sides of the reference
+    bars = len(names) > _BANDS or not numeric or gaps
     titled = len(names) > _PLAIN_LABELS
     with new_figure(width, height, 2.6) as (figure, axes):
-        draw_dense(axes, dense_value(frame, metric), name="dense")
+        draw_references(axes, reference_values(frame, metric))
         for i, (name, (colour, marker)) in enumerate(looks_of(names).items()):
             line = own[own[hue] == name] if hue else own
             line = line.assign(at=line[x].map(places)).sort_values("at")
-            known = line["low"].notna().all()
+            known = line["low"].notna().any()
             label = read_name(show_value(name)) if hue else None
             if hue and not titled and _is_number(name):
                 label = f"{symbol_of(hue, points.own)}={label}"
@@ -149,7 +150,7 @@ def scorer_comparison(
     own = points.frame.sort_values("value").reset_index(drop=True)
     ends = [own["value"] - own["low"], own["high"] - own["value"]]
     with new_figure(width, height, 0.9 + 0.2 * len(own)) as (figure, axes):
-        draw_dense(axes, dense_value(data, metric), across=False, name="dense")
+        draw_references(axes, reference_values(data, metric), across=False)
         looks = [(palette(1)[0], "o")] * len(own)
         draw_rows(axes, list(map(str, own["scorer"])), own["value"], ends, looks)
         axes.set(xlabel=label_of(metric), title=points.about if title is None else title)

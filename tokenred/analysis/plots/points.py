@@ -10,6 +10,7 @@ from scipy import stats
 
 from tokenred.analysis.plots import frames
 from tokenred.analysis.plots.frames import Fixed, axes_of, need, read_frame, show_value, symbol_of
+from tokenred.analysis.plots.looks import read_name
 from tokenred.analysis.result import count
 from tokenred.core.errors import ConfigError, InputError
 from tokenred.core.values import PartOf, read
@@ -30,7 +31,7 @@ class Points:
         about: model and data, if all points share them.
         settings: the axes with a single value, "α=0.1, θ=1", and those averaged over, "mean over P
             = 3".
-        intervals: the kind of interval, "95% intervals paired with dense"; empty if there are none.
+        intervals: the kind of interval, "95% binomial intervals"; empty if there are none.
         left_out: what could not be drawn, "left out: 2 unfinished cells"; otherwise empty.
         own: whether there are methods other than the recipes.
     """
@@ -46,7 +47,7 @@ class Points:
         """The caption; with the width of the intervals, for figures that do not draw them."""
         intervals, half = self.intervals, self.half_width
         if width:
-            intervals = "" if half is None else f"{intervals} of about ±{half:.1f}"
+            intervals = "" if half is None else f"{intervals}: about ±{half:.1f}"
         return "; ".join(part for part in (*self.settings, intervals, self.left_out) if part)
 
     @property
@@ -90,6 +91,8 @@ def gather(
     frame = read_frame(source)
     need(frame, columns, "this figure")
     frame = frames.choose(frame, fixed).dropna(subset=by)
+    if axes := axes_of(frame):  # a reference that is no cell has none of its own
+        frame = frame[~(frames.are_references(frame) & frame[axes].isna().any(axis=1))]
     for name in (*by, *axes_of(frame)):
         # A sequence of numbers, such as one α per block, counts as a name here.
         if any(isinstance(value, tuple | list) for value in frame[name]):
@@ -118,7 +121,7 @@ def gather(
     kind = _kind_of_interval(done, whole, metric)
     words = {
         "seeds": f"{level:.0%} intervals over seeds",
-        "paired": _paired_words(done),
+        "paired": paired_words(done),
         "binomial": f"{level:.0%} binomial intervals",
     }
     values = [(*key, *_value(rows, metric, kind, level)) for key, rows in whole]
@@ -141,13 +144,17 @@ def gather(
     )
 
 
-def dense_value(source: Any, metric: str) -> float | None:
-    """The dense model's value, if the frame has exactly one."""
+def reference_values(source: Any, metric: str) -> dict[str, float]:
+    """The values of the dense model and of the reference of the others, if there is one of each."""
     frame = read_frame(source)
-    if "method" not in frame or metric not in frame:
-        return None
-    values = frame.loc[frame["method"] == "dense", metric].dropna()
-    return float(values.mean()) if values.nunique() == 1 else None
+    if not {"method", metric} <= set(frame):
+        return {}
+    found = {"dense": frame[frame["method"] == "dense"]}
+    others = frame[frames.are_references(frame) & (frame["method"] != "dense")]
+    if others["method"].size and others["difference_from"].nunique() == 1:
+        found[read_name(others["difference_from"].iloc[0])] = others
+    values = {name: rows[metric].dropna() for name, rows in found.items()}
+    return {name: float(own.mean()) for name, own in values.items() if own.nunique() == 1}
 
 
 def order(value: Any) -> tuple[int, Any]:
@@ -192,14 +199,15 @@ def _kind_of_interval(frame: pd.DataFrame, groups: list[Any], metric: str) -> st
     return "binomial" if metric in SHARES and "images" in frame else ""
 
 
-def _paired_words(frame: pd.DataFrame) -> str:
+def paired_words(frame: pd.DataFrame) -> str:
     """What paired intervals are, as far as the frame says it."""
     columns = ("difference_level", "difference_from")
     told = [list(frame[name].dropna().unique()) if name in frame else [] for name in columns]
-    if any(len(values) != 1 for values in told):
-        return "paired intervals"
-    level, reference = (values[0] for values in told)
-    return f"{level:.0%} intervals paired with {reference}"
+    level, reference = (values[0] if len(values) == 1 else None for values in told)
+    return (
+        f"{'' if level is None else f'{level:.0%} '}intervals of the difference from "
+        f"{'the reference' if reference is None else read_name(reference)}, paired by image"
+    )
 
 
 def _value(rows: pd.DataFrame, metric: str, kind: str, level: float) -> tuple[float, float, float]:

@@ -11,7 +11,7 @@ from tokenred.analysis.plots.canvas import (
     add_legend,
     add_note,
     draw_bars,
-    draw_dense,
+    draw_references,
     draw_rows,
     draw_series,
     new_figure,
@@ -26,7 +26,7 @@ from tokenred.analysis.plots.frames import (
     symbol_of,
 )
 from tokenred.analysis.plots.looks import Look, looks_of, read_name, variants_of
-from tokenred.analysis.plots.points import wilson
+from tokenred.analysis.plots.points import paired_words, reference_values, wilson
 from tokenred.analysis.plots.published import dense_point, read_published
 from tokenred.core.errors import ConfigError, InputError
 
@@ -53,10 +53,10 @@ def tradeoff(
 
     Strategies of one method that differ in more than their schedules have a line each.
 
-    The error bars are the paired intervals of the difference from the dense model if the frame has
-    them, so they show the uncertainty of the *loss*; otherwise they are binomial. Horizontal bars
-    are those of the speed-up. Markers stand at their costs; bars that would cover each other stand
-    side by side.
+    The error bars are the paired intervals of the difference from the reference if the frame has
+    them, such as of the *loss* against the dense model; otherwise they are binomial. Horizontal
+    bars are those of the speed-up. The caption says so. Markers stand at their costs; bars that
+    would cover each other stand side by side. Dashed lines are the dense model and the reference.
 
     If all strategies cost about the same, each has a row instead, the best on top, and the caption
     says what they cost. This needs no ``published`` points, ``front`` or ``hue``.
@@ -83,12 +83,14 @@ def tradeoff(
     frame = read_frame(frame)
     need(frame, ["method", *([] if hue is None else [hue]), x, "top1"], "a trade-off")
     frame = frame.dropna(subset=[x, "top1"])
-    frame = frame.assign(line=variants_of(frame) if hue is None else frame[hue])
     if frame.empty:
         raise InputError(f"expected finished rows with top1 and {x}, got none; measure both.")
     ours = _placed(frame, x, relative)
-    ours["aside"] = _beside(ours["x"])
-    dense = frame["method"] == _DENSE
+    references, note = reference_values(ours, "y"), _bar_words(ours)
+    ours = ours.assign(line=variants_of(ours) if hue is None else ours[hue])
+    dense = ours["method"] == _DENSE
+    ours = ours[dense | ours["line"].notna()].assign(aside=_beside(ours["x"]))
+    dense = ours["method"] == _DENSE
     points = ours[~dense].reset_index(drop=True)
     theirs = None if published is None else _published(read_published(published), x)
     looks = _looks(points["line"], theirs)
@@ -96,11 +98,11 @@ def tradeoff(
     title = about(frame) if title is None else title
     plain = x == "gmacs" and hue is None and theirs is None and not front
     if plain and len(points) > 1 and points["x"].max() <= _ALIKE * points["x"].min():
-        return _rows(points, ours[dense], value, title, width, height)
+        return _rows(points, ours[dense], references, note, value, title, width, height)
     with new_figure(width, height) as (figure, axes):
         _draw_lines(axes, points, looks)
+        draw_references(axes, references, unnamed=_DENSE)  # which has a star
         for _, star in ours[dense].head(1).iterrows():
-            draw_dense(axes, star["y"])
             _draw_bars(axes, ours[dense].head(1), "black")
             axes.plot(
                 star["x"], star["y"], marker="*", markersize=9, color="black", label=_DENSE,
@@ -112,7 +114,8 @@ def tradeoff(
             _draw_front(axes, ours, less=x == "gmacs")
         axes.set(xlabel=_AXES[x] if relative else label_of(x), ylabel=value, title=title)
         axes.margins(x=0.06)
-        add_legend(figure, axes.get_legend_handles_labels()[0])
+        add_legend(figure, axes.get_legend_handles_labels()[0], "upper")
+        add_note(figure, note)
     return figure
 
 
@@ -123,9 +126,8 @@ def _placed(frame: pd.DataFrame, x: str, relative: bool) -> pd.DataFrame:
     columns = set(frame)
     ends = dict.fromkeys(("x_low", "x_high", "y_low", "y_high"), float("nan"))
     out = frame.assign(x=frame[x], y=frame["top1"], **ends)
-    paired = {"difference_low", "difference_high"} <= columns
-    if paired and (dense is not None or "difference" in columns):
-        zero = frame["top1"] - frame["difference"] if dense is None else dense["top1"]
+    if _is_paired(frame):
+        zero = frame["top1"] - frame["difference"]
         out["y_low"] = (zero + frame["difference_low"]).clip(0, 100)
         out["y_high"] = (zero + frame["difference_high"]).clip(0, 100)
     elif "images" in columns:
@@ -152,45 +154,64 @@ def _placed(frame: pd.DataFrame, x: str, relative: bool) -> pd.DataFrame:
     return out
 
 
+def _is_paired(frame: pd.DataFrame) -> bool:
+    names = {"difference", "difference_low", "difference_high"}
+    return names <= set(frame) and bool(frame["difference_low"].notna().any())
+
+
+def _bar_words(ours: pd.DataFrame) -> str:
+    """What the bars are."""
+    words = []
+    if ours["y_low"].notna().any():
+        words.append(paired_words(ours) if _is_paired(ours) else "95% binomial intervals")
+    if ours["x_low"].notna().any():
+        words.append("90% intervals of the speed-up")
+    return "; ".join(words)
+
+
 def _rows(
-    points: pd.DataFrame, dense: pd.DataFrame, value: str, title: str, width: float,
-    height: float | None,
+    points: pd.DataFrame, dense: pd.DataFrame, references: dict[str, float], bars: str, value: str,
+    title: str, width: float, height: float | None,
 ) -> Figure:  # fmt: skip
     """Strategies of one cost, a row each."""
     own = points.sort_values("y", kind="stable", ignore_index=True)
     names = _row_names(own)
-    called = own["method" if _varied(own) else "line"]  # names tell the cells of a study apart
+    # Names tell the cells of a study apart.
+    called = own["line" if {"base"}.issuperset(_varied(own)) else "method"]
     looks = looks_of(called, shades=False)
     ends = [own["y"] - own["y_low"], own["y_high"] - own["y"]]
     low, high = (f"{cost:.3g}" for cost in (own["gmacs"].min(), own["gmacs"].max()))
     note = f"all at {low if low == high else f'{low} to {high}'} GMACs per image"
     with new_figure(width, height, 1.0 + 0.2 * len(names)) as (figure, axes):
+        draw_references(axes, references, across=False)
         for _, star in dense.head(1).iterrows():
-            draw_dense(axes, star["y"], across=False, name=_DENSE)
             note += f", {own['gmacs'].mean() / star['gmacs']:.0%} of dense"
         draw_rows(axes, names, own["y"], ends, [looks[name] for name in called])
         axes.set(xlabel=value, title=title)
-        add_note(figure, note)
+        add_note(figure, "; ".join(filter(None, (note, bars))))
     return figure
 
 
 def _row_names(own: pd.DataFrame) -> list[str]:
     """Strategies as the rows of a figure: by the axes of a study, or without a common share."""
-    if axes := _varied(own):
-        cells = own[axes].to_dict("records")
-        names = [", ".join(f"{symbol_of(k)}={show_value(v)}" for k, v in c.items()) for c in cells]
-    else:
-        written = own["strategy" if "strategy" in own else "line"].map(str)
-        parts = [name.rpartition("@") for name in written]
-        alike = len({share for *_, share in parts}) == 1 and all(at for _, at, _ in parts)
-        names = [read_name(parts[i][0] if alike else name) for i, name in enumerate(written)]
+    written = own["strategy" if "strategy" in own else "line"].map(str)
+    parts = [name.rpartition("@") for name in written]
+    alike = len({share for *_, share in parts}) == 1 and all(at for _, at, _ in parts)
+    names = [read_name(parts[i][0] if alike else name) for i, name in enumerate(written)]
+    for i, cell in enumerate(own[_varied(own)].to_dict("records")):
+        told = {str(name): value for name, value in cell.items() if value == value}
+        words = [
+            read_name(v) if n == "base" else f"{symbol_of(n)}={show_value(v)}"
+            for n, v in told.items()
+        ]
+        names[i] = ", ".join(words) or names[i]  # a reference that is no cell has its strategy
     return names
 
 
 def _varied(own: pd.DataFrame) -> list[str]:
     """The axes of a study with several values."""
     axes = axes_of(own) if "strategy" in own else []
-    return [axis for axis in axes if own[axis].map(str).nunique() > 1]
+    return [axis for axis in axes if own[axis].dropna().map(str).nunique() > 1]
 
 
 def _draw_lines(axes: Axes, points: pd.DataFrame, looks: dict[Any, Look]) -> None:
@@ -198,7 +219,13 @@ def _draw_lines(axes: Axes, points: pd.DataFrame, looks: dict[Any, Look]) -> Non
         own = points[points["line"] == name].sort_values("x", kind="stable")
         _draw_bars(axes, own, colour)
         draw_series(
-            axes, own["x"], own["y"], colour, markersize=5, marker=marker, label=read_name(name)
+            axes,
+            own["x"],
+            own["y"],
+            colour,
+            markersize=5,
+            marker=marker,
+            label=read_name(show_value(name)),
         )
 
 

@@ -81,47 +81,62 @@ class Study(Result):
 
     @cached_property
     def records(self) -> list[dict[str, Any]]:
-        """One dictionary per cell, in the order of the grid: the rows of `frame`."""
-        rows = {row["key"]: row for row in self.store.rows([cell.key for cell in self._plan.cells])}
-        found = []
-        for cell in self._plan.cells:
-            if cell.key in rows:
-                row = record(rows[cell.key], cell.axes) | {"strategy": cell.label}
-                gap: dict[str, Any] = {}
-                if cell.reference:
-                    gap = self.store.difference(cell.key, cell.reference, self.level)
-                if gap:  # and what a reader of the CSV cannot know otherwise
-                    gap |= {"difference_from": self.against, "difference_level": self.level}
-                row |= gap
-                found.append(row)
-        return found
+        """One dictionary per cell, in the order of the grid."""
+        cells = self._plan.cells
+        rows = {row["key"]: row for row in self.store.rows([cell.key for cell in cells])}
+        return [
+            record(rows[cell.key], cell.axes)
+            | {"strategy": cell.label}
+            | self._difference(rows[cell.key], cell.reference)
+            for cell in cells
+            if cell.key in rows
+        ]
+
+    def _difference(self, row: Record, reference: str | None) -> dict[str, Any]:
+        """How a row differs from its reference, and what a reader of the CSV needs to know.
+
+        A reference has no difference from itself, only the words.
+        """
+        if reference is None:
+            return {}
+        gap: dict[str, Any] = {}
+        if row["key"] != reference:
+            gap = self.store.difference(row["key"], reference, self.level)
+        if not gap and (row["key"] != reference or "top1" not in row):
+            return {}
+        return gap | {"difference_from": self._names[reference], "difference_level": self.level}
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        """The names of the references by key, as the user writes them."""
+        return {cell.key: cell.label for cell in self._plan.references}
 
     @property
     def frame(self) -> pd.DataFrame:
-        """A tidy pandas frame, one row per cell, in the order of the grid.
+        """A tidy pandas frame: the references that are not cells, then one row per cell.
 
-        Cells with the same result (such as M with the graph ``none``) have a row each. With a
-        reference, ``difference`` and its interval are in percentage points from it:
-        ``difference_from``, at ``difference_level``.
+        Cells are in the order of the grid; those with the same result (such as M with the graph
+        ``none``) have a row each. ``difference`` and its interval are in percentage points from
+        ``difference_from``, at ``difference_level``; a reference has none.
         """
-        return tidy(self.records, self.axes)
+        cells = {row["key"] for row in self.records}
+        others = [row for row in self.references if row["key"] not in cells]
+        return tidy([*others, *self.records], self.axes)
 
     @cached_property
     def references(self) -> list[dict[str, Any]]:
         """The references of the cells, one dictionary for each setting."""
-        axes = {cell.key: self._parts(cell) | {**cell.axes} for cell in self._plan.references}
-        return [record(row, axes[row["key"]]) for row in self.store.rows(list(axes))]
+        axes = {cell.key: cell.axes for cell in self._plan.references}
+        rows = self.store.rows(list(axes))
+        return [record(r, axes[r["key"]]) | self._difference(r, r["key"]) for r in rows]
 
-    def _parts(self, cell: Cell) -> dict[str, Any]:
+    def _parts(self, key: str) -> dict[str, Any]:
         """What a reference has in place of the parts on the axes, as text."""
+        cell = self._plan.results[key]
         made = cell.strategy
         if made is None or not made.single or cell.method == DENSE:
             return {}
         return {name: plain(getattr(made, name)) for name in self.axes if name in PARTS}
-
-    @cached_property
-    def _reference_keys(self) -> set[str]:
-        return {row["key"] for row in self.references}
 
     def failed(self) -> list[dict[str, Any]]:
         """The cells that raised."""
@@ -160,13 +175,18 @@ class Study(Result):
         columns |= figure_columns(done, self.against, self.level)
         for name in _extra(done, self.axes):
             columns[name.replace("_", " ")] = partial(number, name=name, places=3)
-        shown = [*self.references, *done[:most]]
-        for at, row in enumerate(shown):
-            # A cell may be the reference of others, too.
-            if row["key"] in self._reference_keys and row.get(names[0]) != self.against:
-                told = f"{word(row, names[0])} ({self.against})".strip()
-                shown[at] = {**row, names[0]: told}
-        return table_of(columns, shown, left=len(names), dim=len(self.references))
+        cells = {row["key"] for row in done}
+        first: list[Record] = [
+            row | self._parts(row["key"]) for row in self.references if row["key"] not in cells
+        ]
+        first += [row for row in done if row["key"] in self._names]
+        for at, row in enumerate(first):
+            own = word(row, names[0])
+            if own != self.against:
+                mark = "reference" if own and self.against != "base" else self.against
+                first[at] = {**row, names[0]: f"{own} ({mark})".strip()}
+        rest = [row for row in done if row["key"] not in self._names]
+        return table_of(columns, [*first, *rest[:most]], left=len(names), dim=len(first))
 
     def footnotes(self) -> list[str]:
         """The number of cells, which of them failed, and what produced the rows."""
@@ -187,10 +207,9 @@ class Study(Result):
             if "top1" in first and set(self.axes).difference(SETTINGS):
                 tied = len({row["key"] for row in done if row.get("top1") == first["top1"]})
                 lines.append(f"Best: {first['strategy'] if tied == 1 else f'{tied} cells tie'}")
-        compared = [row for row in records if row["key"] not in self._reference_keys]
         timed = [*records, *self.references]
         lines += figure_notes([row for row in timed if row["status"] == DONE])
-        lines += filter(None, [resolution(compared, self.level), *self.doubts()])
+        lines += filter(None, [resolution(records, self.level), *self.doubts()])
         lines += unused_notes(records)
         lines += [f"{row['status']}: {row['strategy']}: {row['error']}" for row in failed[:5]]
         if len(failed) > 5:
