@@ -1,3 +1,3 @@
-"""Door to ``tokenred.analysis``: hands on the same objects; the wheel leaves it out."""
+"""``tokenred.analysis`` under a short name, in a checkout only: the wheel leaves it out."""
 
 from tokenred.analysis import *  # noqa: F403

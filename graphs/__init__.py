@@ -1,3 +1,3 @@
-"""Door to ``tokenred.graphs``: hands on the same objects; the wheel leaves it out."""
+"""``tokenred.graphs`` under a short name, in a checkout only: the wheel leaves it out."""
 
 from tokenred.graphs import *  # noqa: F403

@@ -1,3 +1,3 @@
-"""Door to ``tokenred.strategies``: hands on the same objects; the wheel leaves it out."""
+"""``tokenred.strategies`` under a short name, in a checkout only: the wheel leaves it out."""
 
 from tokenred.strategies import *  # noqa: F403

@@ -1,4 +1,4 @@
-"""The folders at the root hand on the same objects."""
+"""The folders at the root have the same objects as the package."""
 
 import importlib
 import sys

@@ -141,6 +141,14 @@ QUICK_LINES = """\
  compare -o old
  compare --data nowhere --model digits
  compare --limit 0
+ compare --mean 1,2
+ bench -n 0
+ bench --threads 0
+ bench --dtype flot32
+ reproduce --limit 0 --demo
+ graph --demo -o x.txt
+ report old.csv -o x.pdf
+ finetune -s gtp -o new --epochs 0
  compare --resume --overwrite
  bench -o old
  bench --image-size a

@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge
 from rich.console import Group
@@ -141,10 +141,10 @@ def sweep(
     *,
     batch_sizes: Sequence[Size] = (1, 8, 32),
     image_sizes: Sequence[int | tuple[int, int] | None] = (None,),
-    dtypes: Sequence[str] = ("float32",),
+    dtypes: Sequence[Literal["float32", "bfloat16", "float16"]] = ("float32",),
     compile: Sequence[bool | str] = (False,),
     engines: Sequence[str] = ("auto",),
-    threads: Sequence[int | None] = (None,),
+    threads: Sequence[Size | None] = (None,),
     devices: Sequence[str] = ("cpu",),
     pairs: Annotated[int, Ge(2)] = 15,
     warmup: Count = 2,

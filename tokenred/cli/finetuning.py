@@ -21,10 +21,11 @@ from tokenred.cli.options import (
     model_and_data,
     options_of,
     read_class_map,
+    valid,
 )
 from tokenred.core.errors import UntrainedPartWarning
 from tokenred.core.files import check_folder, check_new
-from tokenred.core.values import Size, read
+from tokenred.core.values import Size
 
 if TYPE_CHECKING:
     from tokenred.training import Finetuned
@@ -41,14 +42,14 @@ def finetune_command(
     data: Data = None,
     class_map: ClassMap = None,
     preset: str | None = None,
-    epochs: int | None = None,
-    batch_size: int | None = None,
+    epochs: Annotated[int | None, valid(Size, "--epochs")] = None,
+    batch_size: Annotated[int | None, valid(Size, "--batch-size")] = None,
     lr: float | None = None,
     seed: int | None = None,
     amp: str | None = None,
     setting: Annotated[tuple[str, ...], Parameter(name="--set")] = (),
     dry_run: bool = False,
-    threads: int | None = None,
+    threads: Annotated[int | None, valid(Size, "--threads")] = None,
     resume: bool = False,
     overwrite: Overwrite = False,
     **options: Any,
@@ -73,7 +74,6 @@ def finetune_command(
         threads: CPU threads of PyTorch.
         resume: continue a killed run, or start if there is none.
     """
-    read(Size | None, threads, "--threads")
     check_resume(resume, overwrite)
     (model, source), classes = model_and_data(model, data), read_class_map(class_map)
     given = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "amp": amp}

@@ -20,10 +20,11 @@ from tokenred.cli.options import (
     options_of,
     read_class_map,
     read_size,
-    refuse_no_share,
+    valid,
 )
 from tokenred.core.errors import ConfigError
 from tokenred.core.files import check_new, write_atomically
+from tokenred.core.values import PartOf, Size
 
 _OUT = Path("tokenred-out")
 _STORE, _CSV, _CHART = "results.db", "results.csv", "break_even.png"
@@ -50,7 +51,7 @@ def compare_command(
     class_map: ClassMap = None,
     strategy: Strategies = (),
     budget: Annotated[
-        tuple[float, ...], Parameter(name=["--budget", "-b"], validator=refuse_no_share)
+        tuple[float, ...], Parameter(name=["--budget", "-b"]), valid(PartOf, "--budget")
     ] = (),
     output: Annotated[Path | None, OUTPUT] = None,
     resume: bool = False,
@@ -144,7 +145,9 @@ def bench_command(
     *,
     model: tuple[str, ...] = _MODELS,
     strategy: Strategies = _STRATEGIES,
-    batch_size: Annotated[tuple[int, ...], Parameter(name=["--batch-size", "-n"])] = _BATCHES,
+    batch_size: Annotated[
+        tuple[int, ...], Parameter(name=["--batch-size", "-n"]), valid(Size, "--batch-size")
+    ] = _BATCHES,
     image_size: tuple[str, ...] = (),
     output: Annotated[Path | None, OUTPUT] = None,
     resume: bool = False,

@@ -33,7 +33,7 @@ from tokenred.core.files import exists
 from tokenred.core.notation import AMOUNTS, read_arguments, read_assignment, read_share
 from tokenred.core.plugins import has_plugins
 from tokenred.core.registry import KINDS
-from tokenred.core.values import PartOf, parameters_of, read
+from tokenred.core.values import parameters_of, read
 from tokenred.data.places import check_there
 
 if TYPE_CHECKING:
@@ -126,10 +126,20 @@ def _refuse_unregistered(kind: str, name: str) -> None:
         raise UnknownNameError(f"{told}{IF_OWN}")
 
 
-def refuse_no_share(_: Any, given: tuple[float, ...] | None) -> None:
-    """For budgets, without PyTorch."""
-    for share in given or ():
-        read(PartOf, share, "--budget")
+def valid(annotation: Any, option: str) -> Parameter:
+    """Refuse values of an option that an annotation excludes, without PyTorch."""
+
+    def refuse(_: Any, given: Any) -> None:
+        for each in given if isinstance(given, tuple) else (given,):
+            if each is not None:
+                read(annotation, each, option)
+
+    return Parameter(validator=refuse)
+
+
+def _refuse_not_three(_: Any, given: str | None) -> None:
+    if given is not None and given.count(",") != 2:
+        raise ConfigError(f"expected three numbers r,g,b, got {given!r}.")
 
 
 FILE = Parameter(validator=refuse_missing)
@@ -299,8 +309,8 @@ class ModelOptions:
     checkpoint: Annotated[Path | None, FILE] = None
     use_ema: Annotated[bool | None, Parameter(negative="--no-use-ema")] = None
     random_weights: Annotated[bool, Parameter(show_default=False)] = False
-    mean: str | None = None
-    std: str | None = None
+    mean: Annotated[str | None, Parameter(validator=_refuse_not_three)] = None
+    std: Annotated[str | None, Parameter(validator=_refuse_not_three)] = None
 
     @property
     def name(self) -> str:

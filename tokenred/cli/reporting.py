@@ -21,7 +21,7 @@ from tokenred.cli.options import (
     read_class_map,
 )
 from tokenred.core.errors import ConfigError
-from tokenred.core.files import check_new
+from tokenred.core.files import check_output
 from tokenred.data.places import check_there
 
 _MOST = 20
@@ -46,7 +46,7 @@ def report_command(
             several make one page.
         output: the page, ending in .html.
     """
-    place = claim(check_new(output, overwrite=overwrite))
+    place = claim(check_output(output, (".html",), overwrite=overwrite))
     from tokenred.analysis import report
 
     say(written=[report(list(source), place, overwrite=overwrite, **options)])

@@ -26,7 +26,7 @@ from tokenred.cli.options import (
     reason,
 )
 from tokenred.core.errors import ConfigError, DataError
-from tokenred.core.files import check_new, prepare_folder
+from tokenred.core.files import PICTURES, check_new, check_suffix, prepare_folder
 from tokenred.core.notation import read_arguments
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def graph_command(
         raise ConfigError("expected the path of a photograph, or --demo; one of them.")
     picture = None if image is None else _open(image, model)
     for path in output:
-        check_new(path, overwrite=overwrite)
+        check_new(check_suffix(path, PICTURES), overwrite=overwrite)
     from torch.utils.data import DataLoader
 
     from tokenred.analysis import draw_graph, graph_statistics, image_graph, save_figure

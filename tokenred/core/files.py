@@ -98,6 +98,20 @@ def check_new(path: str | Path, *, overwrite: bool = False, resumable: bool = Fa
     return path
 
 
+def check_suffix(path: str | Path, suffixes: tuple[str, ...]) -> Path:
+    """The path of a file with one of these suffixes.
+
+    Raises:
+        ConfigError: for another one.
+    """
+    if not isinstance(path, str | Path):
+        raise ConfigError(f"expected the path of a file, got {shown(path)}.")
+    path = Path(path).expanduser()
+    if path.suffix.lower() not in suffixes:
+        raise ConfigError(f"expected a file that ends in {', '.join(suffixes)}, got {path.name!r}.")
+    return path
+
+
 def check_output(path: str | Path, suffixes: tuple[str, ...], *, overwrite: bool = False) -> Path:
     """Check that a file may be written, before the work is done.
 
@@ -106,12 +120,7 @@ def check_output(path: str | Path, suffixes: tuple[str, ...], *, overwrite: bool
         OutputExistsError: if the file exists.
         DataError: if its folder does not.
     """
-    if not isinstance(path, str | Path):
-        raise ConfigError(f"expected the path of a file, got {shown(path)}.")
-    path = Path(path).expanduser()
-    if path.suffix.lower() not in suffixes:
-        raise ConfigError(f"expected a file that ends in {', '.join(suffixes)}, got {path.name!r}.")
-    path = check_new(path, overwrite=overwrite)
+    path = check_new(check_suffix(path, suffixes), overwrite=overwrite)
     if not path.parent.is_dir():
         raise DataError(f"expected a folder at {path.parent}, found none; make it first.")
     return path

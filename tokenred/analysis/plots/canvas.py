@@ -204,14 +204,14 @@ def draw_references(
     highest = max(values.values(), default=0.0)
     for name, value in values.items():
         draw(value, color="0.55", linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
-        # At the end of the line: just above, or beside it, with the other's on the other side.
+        # Beyond the right end of the line; or beside its top, with the other's on the other side.
         right = not across and len(values) > 1 and value == highest
         axes.annotate(
             "" if name == unnamed else name, (1, value) if across else (value, 1),
-            xytext=(-1, 1.5) if across else (2 if right else -2, -2),
+            xytext=(2, 0) if across else (2 if right else -2, -2),
             xycoords=axes.get_yaxis_transform() if across else axes.get_xaxis_transform(),
-            textcoords="offset points", ha="left" if right else "right",
-            va="bottom" if across else "top", fontsize=6, color="0.4",
+            textcoords="offset points", ha="left" if across or right else "right",
+            va="center" if across else "top", fontsize=6, color="0.4",
         )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ from tokenred.core.errors import CheckpointError, ConfigError
 from tokenred.core.files import prepare_folder
 from tokenred.core.fingerprint import digest
 from tokenred.core.lock import output_lock
+from tokenred.core.values import Size
 from tokenred.data import open_dataset
 from tokenred.data.classes import ClassMap
 from tokenred.strategies.specs import parse_spec
@@ -61,7 +62,7 @@ def reproduce(
     demo: bool = False,
     costs: bool = False,
     quick: bool = False,
-    limit: int | None = None,
+    limit: Size | None = None,
     speed: bool = False,
     split: str | None = None,
     class_map: ClassMap = None,

@@ -113,14 +113,16 @@ class Study(Result):
 
     @property
     def frame(self) -> pd.DataFrame:
-        """A tidy pandas frame: the references that are not cells, then one row per cell.
+        """A tidy pandas frame, one row per cell, in the order of the grid.
 
-        Cells are in the order of the grid; those with the same result (such as M with the graph
-        ``none``) have a row each. ``difference`` and its interval are in percentage points from
-        ``difference_from``, at ``difference_level``; a reference has none.
+        Cells with the same result (such as M with the graph ``none``) have a row each. With a
+        reference, ``difference`` and its interval are in percentage points from it:
+        ``difference_from``, at ``difference_level``. A strategy that the grid was told to compare
+        with comes first if it is no cell; a reference has no difference from itself.
         """
         cells = {row["key"] for row in self.records}
-        others = [row for row in self.references if row["key"] not in cells]
+        named = self.against not in (None, "base", DENSE)
+        others = [row for row in self.references if named and row["key"] not in cells]
         return tidy([*others, *self.records], self.axes)
 
     @cached_property
@@ -297,8 +299,9 @@ def _run_cells(
         store.write([{**plan.row(c), **o, "created": now, **common} for c, o in found])
 
     running = {cell.key: cell for cell in missing if cell.error is None}
-    whole, stored, failed = len(running), len(plan.results) - len(missing), 0
-    bar = progress_bar(stored + whole, name, "cells", progress, initial=stored)
+    stored, failed = len(plan.results) - len(missing), 0
+    whole = stored + len(running)
+    bar = progress_bar(whole, name, "cells", progress, initial=stored)
     stream = engine.run(runner, list(running.values()))
     try:
         with bar, closing(stream):  # type: ignore[type-var]
