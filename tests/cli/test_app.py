@@ -183,6 +183,9 @@ QUICK_LINES = """\
  ablate --base nothing -a P=1
  ablate --against nothing -a P=1
  ablate -a base=gtp,nothing
+ ablate -a alfa=1
+ ablate -a scorer.agregate=max
+ reproduce -e tabel4 --costs
  ablate -a scorer=DiagAttn,nothing
  compare -s gtp:P=4,scorer=nothing@0.7
  compare -s gtp@1.7

@@ -23,7 +23,8 @@ from cyclopts import (
 from tokenred._version import __version__
 from tokenred.cli.console import claims, exit_code, terminable
 from tokenred.cli.importing import OPTION, import_all
-from tokenred.cli.options import DATA_OF, refuse_unknown
+from tokenred.cli.options import DATA_OF
+from tokenred.cli.refusing import refuse_unknown
 from tokenred.core import errors
 from tokenred.core.errors import IF_OWN, TokenredError
 from tokenred.core.provenance import own_line

@@ -20,19 +20,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from cyclopts import Parameter, Token, convert
 from docstring_parser import parse
 
-from tokenred.cli.declared import declared, registered
-from tokenred.core.errors import (
-    IF_OWN,
-    ConfigError,
-    DataError,
-    UnknownNameError,
-    did_you_mean,
-    shown,
-)
+from tokenred.cli.declared import declared
+from tokenred.core.errors import ConfigError, DataError, did_you_mean, shown
 from tokenred.core.files import exists
-from tokenred.core.notation import AMOUNTS, read_arguments, read_assignment, read_share
-from tokenred.core.plugins import has_plugins
-from tokenred.core.registry import KINDS
+from tokenred.core.notation import read_assignment
 from tokenred.core.values import parameters_of, read
 from tokenred.data.places import check_there
 
@@ -45,7 +36,6 @@ N = TypeVar("N", int, float)
 # The bundled models, by the data that they were trained for, and the reverse.
 _MODELS = {"digits": "digits", "cifar10": "cifar10_vit"}
 DATA_OF = {model: data for data, model in _MODELS.items()}
-_NO_RECIPES = ("dense", "base", "none")
 _SCALARS = (bool, int, float, str, Path)
 _SPEC = (
     "NAME[:KEY=VALUE,…][@SHARE] or a .toml file{}: gtp:P=4,alpha=0.2; tome@0.65 costs 0.65 of the "
@@ -64,66 +54,6 @@ def _refuse_missing_recipe(_: Any, given: str | tuple[str, ...] | None) -> None:
     specs = (given,) if isinstance(given, str) else given or ()
     paths = [Path(re.sub(r"(?<=\.toml)@.*", "", spec)) for spec in specs]
     refuse_missing(_, tuple(path for path in paths if path.suffix == ".toml"))
-
-
-def refuse_unknown(given: Mapping[str, Any]) -> None:
-    """Refuse strategies and parts that cannot be, as far as that is known without PyTorch.
-
-    Args:
-        given: the options of a command.
-
-    Raises:
-        ConfigError: for an argument that cannot be read, or a share that is not one.
-        UnknownNameError: with the closest names.
-    """
-    specs, parts = list[str](), list[tuple[str, Any]]()
-    for option in ("strategy", "base", "against"):
-        text = given.get(option) or ()
-        specs += [text] if isinstance(text, str) else text
-    for axis in given.get("axis") or ():
-        name, _, text = axis.partition("=")
-        values = [text] if ":" in text else text.split(",")
-        parts += [(name, value) for value in values]
-        specs += values if name == "base" else []
-    for spec in specs:
-        if not spec.endswith(".toml"):
-            body, at, share = spec.rpartition("@")
-            name, _, text = (body if at else share).partition(":")
-            parts.append(("strategy", name))
-            parts += _arguments_of(name, text, spec).items()
-            if at:
-                read_share(spec, share)
-    if "builder" in given:
-        parts.append(("graph", given["builder"].partition(":")[0]))
-    for kind, part in parts:
-        name = part.get("name") if isinstance(part, dict) else part
-        if kind in KINDS and isinstance(name, str):
-            _refuse_unregistered(kind, name.strip())
-
-
-def _arguments_of(recipe: str, text: str, spec: str) -> dict[str, Any]:
-    """The arguments of a recipe, whose names it or a strategy has."""
-    arguments = read_arguments(text, spec) if text else {}
-    if place := registered(KINDS["strategy"].folder).get(recipe.strip().casefold()):
-        own, fields = (
-            inspect.signature(declared(each)).parameters
-            for each in (place, "tokenred.strategies.strategy:Strategy.__init__")
-        )
-        known = {*own, *fields} - {"self", "selector"}
-        for key in arguments:
-            if key not in {*known, "selector", *AMOUNTS}:
-                raise UnknownNameError.of("argument", key, known, f"strategy {recipe.strip()!r}")
-    return arguments
-
-
-def _refuse_unregistered(kind: str, name: str) -> None:
-    known = {key: registered(registry.folder) for key, registry in KINDS.items()}
-    everything = {each.casefold() for names in known.values() for each in names}
-    plain = re.fullmatch(r"[A-Za-z][\w-]*", name) and name not in _NO_RECIPES
-    # A plug-in's, or a part of another kind: the registry says which.
-    if plain and name.casefold() not in everything and not has_plugins():
-        told = UnknownNameError.of(KINDS[kind].kind, name, known[kind])
-        raise UnknownNameError(f"{told}{IF_OWN}")
 
 
 def valid(annotation: Any, option: str) -> Parameter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,11 +21,12 @@ from tokenred.cli.options import (
     options_of,
     read_class_map,
 )
-from tokenred.core.errors import ConfigError
+from tokenred.core.errors import ConfigError, UnknownNameError
 from tokenred.core.files import check_output
 from tokenred.data.places import check_there
 
 _MOST = 20
+_EXPERIMENTS = Path(__file__).parents[1] / "analysis" / "reproduction" / "gtp_paper.toml"
 
 
 @options_of("tokenred.analysis:report", leave_out="sources path")
@@ -75,6 +77,7 @@ def reproduce_command(
     if (imagenet := options.get("imagenet")) is not None:
         check_there(imagenet)
     checkpoints, options["class_map"] = _files(checkpoint), read_class_map(class_map)
+    _refuse_unknown(options.get("experiments") or ())
     from tokenred.analysis import reproduce
     from tokenred.analysis.reproduction.experiments import EXPERIMENTS
     from tokenred.analysis.reproduction.reproduce import CSV, HTML, STORE
@@ -101,6 +104,14 @@ def reproduce_command(
     names = (CSV, HTML) if options.get("costs") else (STORE, CSV, HTML)
     say(done, *differing[:_MOST], *more, written=[output / name for name in names])
     return 1 if differing else 0
+
+
+def _refuse_unknown(experiments: Iterable[str]) -> None:
+    """Refuse what is no experiment, before PyTorch is imported."""
+    known = re.findall(r"(?m)^\[experiments\.([\w-]+)\]", _EXPERIMENTS.read_text(encoding="utf-8"))
+    for name in experiments:
+        if name.casefold().replace(" ", "") not in known:
+            raise UnknownNameError.of("experiment", name, known)
 
 
 def _files(texts: Iterable[str]) -> dict[str, Path]:
