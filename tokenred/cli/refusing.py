@@ -87,7 +87,7 @@ def _refuse_unregistered(kind: str, name: str) -> None:
 
 def _refuse_unknown_axes(axes: list[str]) -> None:
     """Refuse what is no parameter of a grid, a strategy, a recipe, or anything like a part."""
-    known = _parameters(_GRID) | _parameters(_STRATEGY) | {"threads"}
+    known = _parameters(_GRID) | _parameters(f"{_GRID}.run") | _parameters(_STRATEGY)
     for place in registered(KINDS["strategy"].folder).values():
         known |= _parameters(place)
     for folder in ("strategies", "graphs", "attention"):
