@@ -10,6 +10,7 @@ import tokenred as tr
 from tests.strategies.recipes.checks import SMALL
 from tokenred.analysis import at_budget
 from tokenred.core.errors import ConfigError, UnknownNameError
+from tokenred.core.registry import KINDS, Entry
 from tokenred.strategies.schedule import ScheduleContext
 
 
@@ -28,6 +29,31 @@ def test_recipe_equals_its_composition() -> None:
     assert recipe.fingerprint() == composed.fingerprint()
     assert tr.strategy("GTP") == recipe
     assert recipe != tr.strategy("gtp", P=7)
+
+
+class _Scorer(tr.Scorer):
+    aggregate: str = "mean"
+
+
+class _Fuser(tr.fusers.Propagate):
+    alpha: float = 0.3
+
+
+class _Graph(tr.graphs.Semantic):
+    M: int = 4
+
+
+def test_a_recipe_leaves_own_parts_their_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind, part in {"scorer": _Scorer, "fuser": _Fuser, "graph": _Graph}.items():
+        monkeypatch.setitem(KINDS[kind]._entries, "own", Entry("own", part))
+    own = tr.strategy("gtp", scorer="own", fuser="own", graph="own")
+    assert (own.scorer, own.fuser, own.graph) == (_Scorer(), _Fuser(), _Graph())
+    given = tr.strategy(
+        "gtp", scorer="own", fuser="own", graph="own", aggregate="max", alpha=0.1, M=8
+    )
+    assert given.scorer == _Scorer("max")
+    assert given.fuser == _Fuser(0.1)
+    assert given.graph == _Graph(8)
 
 
 def test_names_or_instances_everywhere() -> None:
