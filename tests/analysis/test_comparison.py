@@ -229,6 +229,9 @@ def test_what_is_stored_is_not_measured_again(
     pd.testing.assert_frame_equal(first.frame, again.frame)
     with Store(path, readonly=True) as store:
         assert len(store) == 6
+        # Baselines, too, are known by what the table prints.
+        for name, key in zip(first.frame["strategy"], first.frame["key"], strict=True):
+            assert store.compare(name, "tome@0.7") == store.compare(key, "tome@0.7")
 
 
 def test_what_no_key_can_be_made_of_is_compared_all_the_same(digits: nn.Module) -> None:

@@ -9,6 +9,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+import tokenred as tr
 from tokenred.core.errors import CheckpointError, ConfigError, UnknownNameError
 from tokenred.models import load_model, save_checkpoint
 
@@ -84,6 +85,13 @@ def test_a_decoder_beside_the_model_is_left_alone(tmp_path: Path) -> None:
     save_checkpoint(path, model.state_dict() | beside, {"config": CONFIG}, overwrite=True)
     images = torch.rand(2, 3, 16, 16)
     assert torch.equal(load_model(path)(images), model(images))
+
+
+def test_a_reduced_model_is_called_one(tmp_path: Path) -> None:
+    path = tr.save(tr.wrap(load_model("digits"), "tome:r=4"), tmp_path / "w.safetensors")
+    with pytest.raises(CheckpointError, match=r"w.safetensors holds a reduced .*tokenred\.load"):
+        load_model(path)
+    assert load_model("digits", checkpoint=path)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from tokenred.analysis.result import (
     table_of,
 )
 from tokenred.analysis.study.grid import Grid
-from tokenred.analysis.study.refs import DataRef, read_data
+from tokenred.analysis.study.refs import DataRef, ModelRef, read_data
 from tokenred.analysis.study.rows import unused_notes
 from tokenred.analysis.study.store import Store
 from tokenred.analysis.study.study import Study
@@ -230,7 +230,7 @@ def _cell(other: Baseline) -> dict[str, Any]:
     """The cell of a baseline."""
     if other.kind == "uniform":
         return {"base": Spec(other.label, other.kind, other.reduced.strategy)}
-    return {"base": DENSE, "model": other.model}
+    return {"base": DENSE, "model": ModelRef(other.label, module=other.model)}
 
 
 def _reference(

@@ -237,6 +237,11 @@ def read_described(
     found, metadata = read_checkpoint(path)
     state = {name: value for name, value in found.items() if not name.startswith("decoder.")}
     origin = str(path)
+    if metadata.get("format", "").startswith("tokenred/"):
+        raise CheckpointError(
+            f"{path.name} holds a reduced model, as tokenred.save and fine-tuning write it. Open "
+            "it with tokenred.load, or name its base model and pass checkpoint= with this file."
+        )
     if "config" not in metadata:
         raise CheckpointError(
             f"expected {path.name} to carry a metadata entry 'config' with the arguments of "

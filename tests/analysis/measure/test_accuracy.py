@@ -189,6 +189,9 @@ def test_shares_and_what_is_printed() -> None:
     assert (found.count, found.top1, found.topk(2), found.top5) == (4, 50, 75, 100)
     assert repr(found) == "Evaluation(top1=50.00, top5=100.00, count=4, skipped=1, seconds=1.2)"
     assert Evaluation(*arrays, 4, (), 0.0).top5 is None
+    share = np.arange(400) >= 255
+    exact = Evaluation(share, share, share, share * 1, 4, (), 0.0)
+    assert exact.top1 == 63.75
     for k in (0, 7):
         with pytest.raises(ConfigError, match="between 1 and 6"):
             found.topk(k)

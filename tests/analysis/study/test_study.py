@@ -113,6 +113,15 @@ def test_the_frame_has_the_reference_that_is_no_cell(
     assert frame["top1"].notna().all()
 
 
+def test_with_several_budgets_the_reference_has_its_own(make_grid: MakeGrid, store: Store) -> None:
+    told = "All cells are compared with base at its own cost"
+    options: dict[str, Any] = {"base": "gtp@0.65", "against": "base"}
+    one = make_grid({"alpha": [0.1, 0.2]}, **options).run(store, progress=False)
+    assert told not in str(one)
+    several = make_grid({"budget": [0.5, 0.8]}, **options).run(store, progress=False)
+    assert told in " ".join(str(several).split())
+
+
 def test_an_empty_study(make_grid: MakeGrid, store: Store) -> None:
     study = make_grid({"alpha": [0.1]}, where=lambda point: False).run(store, progress=False)
     assert study.records == []

@@ -126,6 +126,8 @@ class DataRef:
 
 def read_model(given: Any) -> ModelRef:
     """A reference from a name or path, a mapping with ``spec``, or a model."""
+    if isinstance(given, ModelRef):
+        return given
     if isinstance(given, nn.Module):
         return ModelRef(name_of(given), module=given)
     if isinstance(given, str | os.PathLike):

@@ -267,6 +267,8 @@ class Store:
                 if own and own == _parsed(name)]
             or [row for row in rows if name in map(str, row["axes"].values())]
         )  # fmt: skip
+        if len(fits) > 1:  # baselines are the dense method on a model of their own
+            fits = [row for row in fits if "model" not in row["axes"]] or fits
         if not fits:
             raise UnknownNameError.of(
                 "strategy or key of this store", name, dict.fromkeys(strategies)

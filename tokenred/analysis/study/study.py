@@ -209,6 +209,11 @@ class Study(Result):
             if "top1" in first and set(self.axes).difference(SETTINGS):
                 tied = len({row["key"] for row in done if row.get("top1") == first["top1"]})
                 lines.append(f"Best: {first['strategy'] if tied == 1 else f'{tied} cells tie'}")
+        if "budget" in self.axes and self.against not in (None, DENSE):
+            lines.append(
+                f"All cells are compared with {self.against} at its own cost; for the method "
+                "alone, compare cells of one budget (Store.compare, or a grid for each budget)."
+            )
         timed = [*records, *self.references]
         lines += figure_notes([row for row in timed if row["status"] == DONE])
         lines += filter(None, [resolution(records, self.level), *self.doubts()])
