@@ -28,6 +28,7 @@ from tokenred.cli.refusing import refuse_unknown
 from tokenred.core import errors
 from tokenred.core.errors import IF_OWN, TokenredError
 from tokenred.core.provenance import own_line
+from tokenred.core.registry import KINDS
 
 # Where each command is. None imports PyTorch before it has to: what can be refused is refused at
 # once.
@@ -115,9 +116,8 @@ def _root(
     command: Any = None
     try:
         command, bound, _ = app.parse_args(words)
-        if imports:
-            import_all(imports)
-        else:
+        import_all(imports)
+        if not any(registry.extended for registry in KINDS.values()):
             refuse_unknown(bound.arguments | bound.arguments.get("options", {}))
         with claims, terminable():
             return command(*bound.args, **bound.kwargs) or 0

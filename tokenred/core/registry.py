@@ -174,6 +174,11 @@ class Registry(Generic[T]):
             + (f" Write it with parentheses: {part.__name__}()." if inspect.isclass(part) else "")
         )
 
+    @property
+    def extended(self) -> bool:
+        """Whether parts other than tokenred's are registered so far; nothing is imported."""
+        return not all(self._is_own(entry.make) for entry in self._entries.values())
+
     def built_in(self) -> dict[str, Callable[..., Any]]:
         """The classes or functions of tokenred's own parts, by Python name."""
         self._load()

@@ -13,7 +13,7 @@ from matplotlib.axis import Axis, YAxis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter
+from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator
 
 from tokenred.analysis.result import fold, longest_piece
 from tokenred.core.errors import ConfigError
@@ -244,6 +244,10 @@ def _thin(axes: Axes, names: Sequence[str]) -> bool:
         axes.xaxis.set_ticklabels(names)
         axes.tick_params(axis="x", labelrotation=0)
     elif not isinstance(axes.xaxis.get_major_locator(), FixedLocator):
+        for most in range(len(_labels(axes.xaxis)) - 1, 0, -1):
+            axes.xaxis.set_major_locator(MaxNLocator(most))
+            if not _covered(axes):
+                return True
         return False
     kept, end = dict[float, str](), -inf
     for label in _labels(axes.xaxis):
