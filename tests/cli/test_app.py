@@ -180,6 +180,7 @@ QUICK_LINES = """\
  show --demo -s nothing
  export -o a.onnx -s nothing
  finetune -s nothing -o new
+ finetune -s gtp -o new --preset letters
  ablate --base nothing -a P=1
  ablate --against nothing -a P=1
  ablate -a base=gtp,nothing

@@ -95,7 +95,7 @@ REFUSED = [
     # finetune
     ("finetune -o run -s gtp --set mixup", "--set KEY=VALUE"),
     ("finetune -o run -s gtp --set mixdown=1", "Settings has no parameter 'mixdown'"),
-    ("finetune -o run -s gtp --preset letters", "unknown training preset"),
+    ("finetune -o run -s gtp --preset letters", "Choose from"),
     ("finetune -o run -s gtp --model deit_tiny_patch16_224", "--data"),
     ("finetune -o run -s gtp --threads 0", "--threads"),
     ("finetune -o run -s gtp --epochs 0", "epochs"),

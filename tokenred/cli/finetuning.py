@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -41,7 +41,7 @@ def finetune_command(
     model: ModelOptions = ModelOptions(),
     data: Data = None,
     class_map: ClassMap = None,
-    preset: str | None = None,
+    preset: Literal["digits", "cifar10", "paper"] | None = None,
     epochs: Annotated[int | None, valid(Size, "--epochs")] = None,
     batch_size: Annotated[int | None, valid(Size, "--batch-size")] = None,
     lr: float | None = None,
