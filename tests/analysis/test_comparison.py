@@ -59,6 +59,47 @@ def test_rows(result: Comparison, digits: nn.Module) -> None:
             "python", "data", "model", "precision", "threads"} <= set(row.index)  # fmt: skip
 
 
+@pytest.mark.parametrize("against", ["tome", "mine"])
+def test_against_a_strategy_at_each_budget(digits: nn.Module, against: str) -> None:
+    methods = {"mine": "gtp:scorer=Random", "topk": "topk"} | (
+        {"tome": "tome"} if against == "mine" else {}
+    )
+    found = compare(
+        digits, "digits", methods, budget=(0.5, 0.7), against=against, limit=40, timing=False,
+        progress=False,
+    )  # fmt: skip
+    frame = found.frame.set_index("strategy")
+    assert sorted(frame.index) == sorted(
+        ["dense", *(f"{name}@{share}" for name in ("mine", "tome", "topk") for share in (0.5, 0.7))]
+    )
+    assert np.isnan(frame.loc["dense", "difference"])  # has no budget
+    for share in (0.5, 0.7):
+        reference = frame.loc[f"{against}@{share}"]
+        assert np.isnan(reference["difference"])
+        assert reference["difference_from"] == reference.name
+        for name in {"mine", "tome", "topk"} - {against}:
+            row = frame.loc[f"{name}@{share}"]
+            assert row["difference_from"] == reference.name
+            assert row["difference"] == pytest.approx(row["top1"] - reference["top1"])
+            assert row["difference_low"] <= row["difference"] <= row["difference_high"]
+    assert f"difference from {against} at the same budget" in str(found)
+    found.plot()
+
+
+def test_against_a_strategy_of_one_cost(digits: nn.Module) -> None:
+    methods = ["gtp:scorer=MixedAttn,P=4", "topk:keep_rate=0.6"]
+    found = compare(
+        digits, "digits", methods, against="gtp:P=4", limit=40, timing=False, progress=False
+    )
+    frame = found.frame.set_index("strategy")
+    assert list(frame.index) == ["dense", *methods]  # one strategy in two spellings
+    assert set(frame["difference_from"]) == {methods[0]}
+    gap = frame["top1"] - frame.loc[methods[0], "top1"]
+    assert frame["difference"].drop(methods[0]).tolist() == pytest.approx(
+        gap.drop(methods[0]).tolist()
+    )
+
+
 def test_a_row_equals_evaluate_and_the_paired_interval(
     result: Comparison, digits: nn.Module
 ) -> None:

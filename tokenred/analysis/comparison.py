@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +25,7 @@ from tokenred.analysis.result import (
     figure_columns,
     figure_notes,
     quarters,
+    reference_name,
     resolution,
     table_of,
 )
@@ -32,12 +33,12 @@ from tokenred.analysis.study.grid import Grid
 from tokenred.analysis.study.refs import DataRef, ModelRef, read_data
 from tokenred.analysis.study.rows import unused_notes
 from tokenred.analysis.study.store import Store
-from tokenred.analysis.study.study import Study
+from tokenred.analysis.study.study import Study, paired
 from tokenred.core.tensors import check_device
 from tokenred.core.values import Count, Magnitude, PartOf, Size, checked
 from tokenred.data import ImageDataset, balanced_subset
 from tokenred.data.classes import ClassMap
-from tokenred.strategies.specs import METHODS, Spec, same_budget
+from tokenred.strategies.specs import METHODS, Spec, StrategyLike, same_budget
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,10 +63,10 @@ class Comparison(FramedResult):
     Attributes:
         frame: one row per strategy, the dense model first. ``tokens`` counts image tokens, at the
             start and after each block; ``top1``, ``top5`` are in percent, ``difference`` and its
-            interval in percentage points from dense; ``ms`` is per batch, of the row's own runs
-            alone; ``images_per_second`` is dense's × the speed-up. Each row records what
-            determines it: strategy (``config``, ``fingerprint``), weights, seed, versions, machine;
-            ``key`` is its key in the store.
+            interval in percentage points from ``difference_from``; ``ms`` is per batch, of the
+            row's own runs alone; ``images_per_second`` is dense's × the speed-up. Each row records
+            what determines it: strategy (``config``, ``fingerprint``), weights, seed, versions,
+            machine; ``key`` is its key in the store.
         level: level of the paired intervals.
         notes: lines to print below the table.
     """
@@ -76,9 +77,16 @@ class Comparison(FramedResult):
         columns: Columns = {
             "strategy": lambda row: str(row["strategy"]),
             _TRACE: lambda row: quarters(row["tokens"]),
-            **figure_columns(rows, level=self.level, brief=True),
+            **figure_columns(rows, self._against, self.level, brief=True),
         }
         return table_of(columns, rows, title=title or self.about, left=2, detail=_TRACE)
+
+    @property
+    def _against(self) -> str:
+        """What the accuracies differ from, in words."""
+        if "difference_from" not in self.frame:
+            return DENSE
+        return reference_name(self.frame["difference_from"].dropna())
 
     def footnotes(self) -> list[str]:
         """How the table was measured, and what was skipped."""
@@ -116,6 +124,7 @@ def compare(
     strategies: Strategies | None = None,
     *,
     budget: PartOf | Sequence[PartOf] = (),
+    against: StrategyLike = DENSE,
     limit: Size | None = None,
     batch_size: Size = 32,
     workers: Count = 0,
@@ -151,6 +160,8 @@ def compare(
             None for five methods.
         budget: run every strategy at this share of the dense model's GMACs, or at each of several
             (`same_budget`); by default their own schedules, or 0.85 and 0.65 for the five methods.
+        against: the strategy from which accuracies differ, paired by image; a row of its own at
+            each row's budget, or at the budget that it has (``"gtp@0.65"``).
         limit: maximum number of images.
         batch_size: images in a batch, for both measurements.
         workers: processes that load images.
@@ -180,8 +191,11 @@ def compare(
     base = base_of(model)
     target = None if device is None else check_device(device)
     specs = named_specs(METHODS if strategies is None else strategies)
+    other = next((spec for spec in specs if spec.label == against), None)
+    chosen = [other] if other else named_specs([against])
     if budget or strategies is None:
         specs = same_budget(budget or (0.85, 0.65), specs)
+    specs, references = _with_references(specs, *chosen)
     reduced, left_out = wrap_specs(base, specs)
     specs = [spec for spec in specs if spec.label in reduced]
     others, notes = baselines_beside(base, specs, reduced, baselines, smaller)
@@ -217,6 +231,8 @@ def compare(
             _row(label, method, found, study.records[0], configs)
             for (label, method), found in zip(entries, study.records, strict=True)
         ]
+        if references:
+            _compare_with(study.store, rows, references, level)
         import pandas as pd
 
         frame = pd.DataFrame(rows).assign(
@@ -224,6 +240,38 @@ def compare(
         )
         told = [] if dataset is None else [*study.doubts(), *_skipped(study, dataset)]
     return Comparison(frame, level, (*told, *left_out, *notes, *unused_notes(rows)))
+
+
+def _with_references(
+    specs: Sequence[Spec], start: Spec | None = None
+) -> tuple[list[Spec], dict[str, str]]:
+    """The rows, with those that others are compared with; and the reference of each by label."""
+    found, references = list(specs), dict[str, str]()
+    if start is None:
+        return found, references
+    for spec in specs:
+        share = spec.share if start.share is None else start.share
+        at = "" if share == start.share else f"@{share:g}"
+        own = replace(start, label=start.label + at, share=share)
+        known = (s for s in found if (s.strategy, s.share) == (own.strategy, share))
+        if (other := next(known, None)) is None:
+            found.insert(0, other := own)
+        references |= {spec.label: other.label, other.label: other.label}
+    return found, references
+
+
+def _compare_with(
+    store: Store, rows: list[dict[str, Any]], references: Mapping[str, str], level: float
+) -> None:
+    """Replace the differences from dense; dense and the baselines have no budget of their own."""
+    keys = {row["strategy"]: row["key"] for row in rows}
+    several = len(set(references.values())) > 1
+    for row in rows:
+        for name in _DIFFERENCE:
+            row.pop(name, None)
+        other = references.get(row["strategy"], "" if several else next(iter(references.values())))
+        if other in keys:
+            row |= paired(store, row, keys[other], other, level)
 
 
 def _cell(other: Baseline) -> dict[str, Any]:

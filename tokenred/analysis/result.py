@@ -313,6 +313,16 @@ def interval(row: Row, name: str, places: int = 2, *, signed: bool = False) -> s
     return f"{value} [{low}, {high}]" if value else ""
 
 
+def reference_name(names: Iterable[str]) -> str:
+    """What several rows are compared with, in words; empty if there is no one name for it."""
+    different = list(dict.fromkeys(names))
+    bodies = {body for body, at, _ in (name.rpartition("@") for name in different) if at}
+    if len(different) < 2:
+        return "".join(different)
+    alike = len(bodies) == 1 and all("@" in name for name in different)
+    return f"{bodies.pop()} at the same budget" if alike else ""
+
+
 def figure_columns(
     rows: Sequence[Row], against: str | None = "dense", level: float = 0.95, *, brief: bool = False
 ) -> Columns:
@@ -338,7 +348,7 @@ def figure_columns(
     if "top1" in there:
         columns["top-1\n%"] = partial(number, name="top1", places=2)
     if "difference" in there:
-        heading = f"difference from {against}\npoints [{level:.0%} paired]"
+        heading = f"difference from {against or 'its reference'}\npoints [{level:.0%} paired]"
         columns[heading] = partial(interval, name="difference", signed=True)
     return columns
 

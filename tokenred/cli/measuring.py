@@ -53,6 +53,7 @@ def compare_command(
     budget: Annotated[
         tuple[float, ...], Parameter(name=["--budget", "-b"]), valid(PartOf, "--budget")
     ] = (),
+    against: str | None = None,
     output: Annotated[Path | None, OUTPUT] = None,
     resume: bool = False,
     overwrite: Overwrite = False,
@@ -67,11 +68,12 @@ def compare_command(
 
     Args:
         budget: run every strategy at this share of the dense model's GMACs; repeatable.
+        against: compare accuracies with this strategy, at each row's budget; by default dense.
         output: folder for comparison.csv and tradeoff.png; by default tokenred-out.
         resume: continue a stopped run, or start if there is none.
         demo: the comparison on the bundled model and data, then the speed of DeiT-S.
     """
-    if demo and (model != ModelOptions() or strategy or budget or data):
+    if demo and (model != ModelOptions() or strategy or budget or data or against):
         raise ConfigError("--demo chooses the model, data and strategies; leave those options out.")
     check_resume(resume, overwrite)
     source, options["class_map"] = None, read_class_map(class_map)
@@ -96,14 +98,15 @@ def compare_command(
     from tokenred.analysis.lineup import named_specs
     from tokenred.strategies.specs import METHODS
 
-    specs: Any = named_specs(strategy) if strategy else None
+    specs = named_specs(strategy) if strategy else None
     if budget:
-        specs = same_budget(budget, specs or METHODS)
+        same_budget(budget, specs or METHODS)  # refuses before the model is loaded
     temporary = "store" not in options
     if temporary and not resume:
         kept.unlink(missing_ok=True)
     options.setdefault("store", kept)
-    result = compare(model.load(), source, specs, name=model.title, **options)
+    options |= {"budget": budget, "against": against or "dense", "name": model.title}
+    result = compare(model.load(), source, specs, **options)
     written = [result.to_csv(csv, overwrite=True)]
     written += [write_atomically(path, _drawn(result)) for path in picture]
     if temporary:

@@ -1,5 +1,7 @@
 """Plans: checked, in order, each result once."""
 
+from typing import Any
+
 import pytest
 
 import tokenred as tr
@@ -76,15 +78,36 @@ def test_references(make_grid: MakeGrid) -> None:
     base = make_grid(axes, against="base").plan()
     assert sorted(cell.label for cell in base.references) == ["gtp"] * 2 + ["tome:r=3"] * 2
     assert make_grid(axes).plan().references == []
-    other = make_grid({"base": ["gtp", "tome"]}, against="topk@0.65", budget=0.5).plan()
-    (reference,) = other.references
-    assert reference.label == "topk@0.5"  # at the cost of the cells
-    assert {cell.reference for cell in other.cells} == {reference.key}
     base = make_grid({"alpha": [0.1]}, against="base", budget=0.5).plan()
     assert base.references[0].label == "gtp:P=6@0.5"
     plan = make_grid({"base": ["dense", "gtp:P=4"]}, against="dense").plan()
     assert plan.cells[0].key == plan.cells[1].reference  # a reference may be a cell
     assert len(plan.results) == 2
+
+
+def test_a_reference_has_the_budget_of_its_cells_unless_it_has_its_own(make_grid: MakeGrid) -> None:
+    bases = {"base": ["tome", "topk"]}
+
+    def told(against: Any, axes: dict[str, list[Any]], **options: Any) -> dict[str, str]:
+        plan = make_grid(axes, against=against, **options).plan()
+        names = {cell.key: cell.label for cell in plan.references}
+        return {cell.label: names[cell.reference] for cell in plan.cells if cell.reference}
+
+    fixed, varied = {"budget": 0.5}, {"budget": [0.5, 0.7]}
+    assert set(told("gtp", bases, **fixed).values()) == {"gtp@0.5"}
+    assert set(told("gtp@0.6", bases, **fixed).values()) == {"gtp@0.6"}
+    for name, other in told("gtp", bases | varied).items():
+        assert other == f"gtp@{name[-3:]}"
+    assert set(told("gtp@0.6", bases | varied).values()) == {"gtp@0.6"}
+    assert told("gtp", {"base": ["tome@0.6", "topk@0.7"]}) == {
+        "tome@0.6": "gtp@0.6", "topk@0.7": "gtp@0.7",
+    }  # fmt: skip
+    assert set(told("base", {"alpha": [0.1]} | varied, base="gtp").values()) == {
+        "gtp@0.5", "gtp@0.7",
+    }  # fmt: skip
+    assert set(told("dense", bases | varied).values()) == {"dense"}
+    with pytest.raises(ConfigError, match="compared with itself"):
+        make_grid(varied, base="gtp", against="base")
 
 
 def test_another_model_as_the_reference(make_grid: MakeGrid) -> None:

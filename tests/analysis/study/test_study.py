@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from tests.analysis.study.conftest import MakeGrid
+from tokenred.analysis import metric_lines
 from tokenred.analysis.measure.intervals import paired_difference
 from tokenred.analysis.study.store import Store
 from tokenred.core.errors import OutputExistsError, UnknownNameError
@@ -113,13 +114,36 @@ def test_the_frame_has_the_reference_that_is_no_cell(
     assert frame["top1"].notna().all()
 
 
-def test_with_several_budgets_the_reference_has_its_own(make_grid: MakeGrid, store: Store) -> None:
-    told = "All cells are compared with base at its own cost"
-    options: dict[str, Any] = {"base": "gtp@0.65", "against": "base"}
-    one = make_grid({"alpha": [0.1, 0.2]}, **options).run(store, progress=False)
-    assert told not in str(one)
-    several = make_grid({"budget": [0.5, 0.8]}, **options).run(store, progress=False)
-    assert told in " ".join(str(several).split())
+def test_whole_numbers_stay_whole_beside_a_reference(
+    make_grid: MakeGrid, store: Store, tmp_path: Path
+) -> None:
+    study = make_grid({"P": [3, 4], "alpha": [0.1]}, against="tome", limit=10).run(
+        store, progress=False
+    )
+    lines = study.to_csv(tmp_path / "a.csv").read_text().splitlines()
+    assert [line[:6] for line in lines[1:]] == [",,tome", "3,0.1,", "4,0.1,"]
+    (axes,) = metric_lines(study, "P", "difference").axes
+    assert axes.get_ylabel() == "top-1 Δ vs. ToMe (percentage points)"
+
+
+def test_cells_are_compared_at_their_budget(make_grid: MakeGrid, store: Store) -> None:
+    axes = {"base": ["tome", "topk"], "budget": [0.5, 0.8]}
+    study = make_grid(axes, against="gtp", limit=20).run(store, progress=False)
+    assert study.against == "gtp at the same budget"
+    assert _column(study, "base")[:2] == ["(gtp@0.5)", "(gtp@0.8)"]
+    budgets = _column(study, "budget")
+    assert budgets[:2] == ["0.5", "0.8"]
+    heading = "difference from gtp at the same budget\npoints [95% paired]"
+    assert _column(study, heading)[:2] == ["", ""]
+    frame = study.frame.set_index("strategy")
+    assert frame["difference_from"].to_dict() == {
+        f"{name}@{share}": f"gtp@{share}"
+        for name in ("gtp", "tome", "topk")
+        for share in (0.5, 0.8)
+    }
+    for share in (0.5, 0.8):
+        own, other = (frame.loc[f"{name}@{share}"] for name in ("tome", "gtp"))
+        assert own["difference"] == pytest.approx(own["top1"] - other["top1"])
 
 
 def test_an_empty_study(make_grid: MakeGrid, store: Store) -> None:

@@ -58,7 +58,7 @@ def heat_map(
             table, ax=axes, cmap="cividis", vmin=top - span, vmax=top,
             annot=True, fmt=_format(low, high), annot_kws={"fontsize": 7},
             linewidths=0.8, linecolor="white",
-            cbar_kws={"label": label_of(metric), "pad": 0.02},
+            cbar_kws={"label": points.label, "pad": 0.02},
             xticklabels=False, yticklabels=False,
         )  # fmt: skip
         name_cells(axes, map(show_value, table.columns), map(show_value, table.index))

@@ -94,7 +94,7 @@ def metric_lines(
         if numeric:
             axes.xaxis.set_major_formatter("{x:g}")
         title = points.about if title is None else title
-        axes.set(xlabel=label_of(x, points.own), ylabel=label_of(metric), title=title)
+        axes.set(xlabel=label_of(x, points.own), ylabel=points.label, title=title)
         axes.margins(x=0.06)
         if hue:
             handles, _ = axes.get_legend_handles_labels()
@@ -153,6 +153,6 @@ def scorer_comparison(
         draw_references(axes, reference_values(data, metric), across=False)
         looks = [(palette(1)[0], "o")] * len(own)
         draw_rows(axes, list(map(str, own["scorer"])), own["value"], ends, looks)
-        axes.set(xlabel=label_of(metric), title=points.about if title is None else title)
+        axes.set(xlabel=points.label, title=points.about if title is None else title)
         add_note(figure, points.note())
     return figure

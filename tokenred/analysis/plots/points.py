@@ -11,7 +11,7 @@ from scipy import stats
 from tokenred.analysis.plots import frames
 from tokenred.analysis.plots.frames import Fixed, axes_of, need, read_frame, show_value, symbol_of
 from tokenred.analysis.plots.looks import read_name
-from tokenred.analysis.result import count
+from tokenred.analysis.result import count, reference_name
 from tokenred.core.errors import ConfigError, InputError
 from tokenred.core.values import PartOf, read
 
@@ -28,6 +28,7 @@ class Points:
     Attributes:
         frame: one row per point: the requested columns, then ``value``, ``low`` and ``high`` (NaN
             if there is no interval).
+        label: what the values are, for an axis.
         about: model and data, if all points share them.
         settings: the axes with a single value, "α=0.1, θ=1", and those averaged over, "mean over P
             = 3".
@@ -37,6 +38,7 @@ class Points:
     """
 
     frame: pd.DataFrame
+    label: str
     about: str
     settings: tuple[str, ...]
     intervals: str
@@ -136,6 +138,7 @@ def gather(
     ]
     return Points(
         pd.DataFrame(values, columns=[*by, "value", "low", "high"]),
+        _label(done, metric),
         frames.about(done),
         (", ".join(single), *(_varied_words(done[n], n in averaged, own) for n in varied)),
         words.get(kind, ""),
@@ -201,13 +204,24 @@ def _kind_of_interval(frame: pd.DataFrame, groups: list[Any], metric: str) -> st
 
 def paired_words(frame: pd.DataFrame) -> str:
     """What paired intervals are, as far as the frame says it."""
-    columns = ("difference_level", "difference_from")
-    told = [list(frame[name].dropna().unique()) if name in frame else [] for name in columns]
-    level, reference = (values[0] if len(values) == 1 else None for values in told)
+    levels = [] if "difference_level" not in frame else frame["difference_level"].dropna().tolist()
     return (
-        f"{'' if level is None else f'{level:.0%} '}intervals of the difference from "
-        f"{'the reference' if reference is None else read_name(reference)}, paired by image"
+        f"{f'{levels[0]:.0%} ' if len(set(levels)) == 1 else ''}intervals of the difference from "
+        f"{_reference(frame)}, paired by image"
     )
+
+
+def _reference(frame: pd.DataFrame) -> str:
+    """What the differences of a frame are from."""
+    names = frame["difference_from"].dropna() if "difference_from" in frame else ()
+    return read_name(reference_name(names)) or "the reference"
+
+
+def _label(frame: pd.DataFrame, metric: str) -> str:
+    label = frames.label_of(metric)
+    if metric == "difference" and "difference_from" in frame:
+        return label.replace("dense", _reference(frame))
+    return label
 
 
 def _value(rows: pd.DataFrame, metric: str, kind: str, level: float) -> tuple[float, float, float]:

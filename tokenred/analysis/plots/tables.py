@@ -15,7 +15,6 @@ from tokenred.analysis.plots.frames import (
     Fixed,
     axes_of,
     choose,
-    label_of,
     need,
     read_frame,
     show_value,
@@ -205,7 +204,7 @@ def tabulate(
     values.index.names = ["log s" if n == _LOG_S else symbol_of(n, points.own) for n in keys]
     explained = "log s: proportional attention" if _LOG_S in keys else ""
     note = "; ".join(part for part in (points.note(width=True), explained) if part)
-    return Table(values, label_of(metric), note, metric in _RANKED, points.half_width)
+    return Table(values, points.label, note, metric in _RANKED, points.half_width)
 
 
 def _columns_of(frame: pd.DataFrame, keys: Sequence[str], fixed: Fixed) -> str:

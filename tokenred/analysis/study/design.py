@@ -68,7 +68,7 @@ class Design:
                 raise ConfigError(f"expected {name}= for the grid, or {name!r} on an axis.")
         against = self.against = told["against"]
         from_base = isinstance(against, str) and against == "base"
-        if from_base and not set(self.axes).difference(SETTINGS, ["base"]):
+        if from_base and not set(self.axes).difference(SETTINGS, ["base", "budget"]):
             raise ConfigError(
                 "expected axes that change the base, or another reference than 'base': each cell "
                 "would be compared with itself. Pass a strategy as the reference."

@@ -61,7 +61,8 @@ class Grid:
         invalid: if a model cannot run a cell, ``"raise"`` before anything runs, or ``"skip"`` it
             and store the reason.
         against: ``"dense"``, ``"base"`` (what the cell starts from) or any other strategy: also run
-            this, and compare each cell with it, paired by image.
+            this, and compare each cell with it, paired by image. Unless it has a budget of its own
+            (``"gtp@0.65"``), it runs at that of the cell.
         split, class_map: as for `tokenred.data.open_dataset`.
         device: where to run; None for the model's device.
         image_size: a side or (height, width) that models are resized to; None for their own.

@@ -62,9 +62,12 @@ class Plan:
             if cell.error is not None and invalid == "raise":
                 raise _named(cell, f"cell {position}")
             if design.against is not None:
-                mark = (cell.place, id(base))
+                own = design.against == "base"
+                start = base if own else design.against
+                share = design.budget(point) if own or start.share is None else start.share
+                mark = (cell.place, id(start), share)
                 if mark not in references:
-                    references[mark] = self._reference(point, base)
+                    references[mark] = self._reference(point, start, share)
                 cell.reference = references[mark].key
             self.cells.append(cell)
         self.references = list({cell.key: cell for cell in references.values()}.values())
@@ -146,16 +149,14 @@ class Plan:
             "compile": str(setting.compile).lower(),
         }
 
-    def _reference(self, point: Point, base: Base) -> Cell:
-        """What the cells of a setting, or of a base in a setting, are compared with."""
-        design = self.design
-        own = design.against == "base"
-        kept = (*SETTINGS, "base") if own else SETTINGS
+    def _reference(self, point: Point, start: Base, share: float | None) -> Cell:
+        """What the cells of a setting are compared with, at their budget."""
+        kept = {*SETTINGS, *["base"] * (self.design.against == "base")}
+        kept |= {"budget"} if share == point.get("budget") and start.method != DENSE else set()
         point = {name: value for name, value in point.items() if name in kept}
-        if design.reference is not None:
-            point["model"] = design.reference
-        start = base if own else design.against
-        made = self._cell(-1, point, start, design.budget({"base": start}))
+        if self.design.reference is not None:
+            point["model"] = self.design.reference
+        made = self._cell(-1, point, start, share)
         if made.error is not None:
             raise _named(made, "the reference")
         return made

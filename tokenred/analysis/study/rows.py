@@ -103,7 +103,12 @@ def tidy(records: Sequence[Mapping[str, Any]], axes: Sequence[str]) -> pd.DataFr
 
     extra = extra_columns(records, axes)
     columns = [*axes, *_FIRST, *extra, *_LAST]
-    return pd.DataFrame(list(records), columns=list(dict.fromkeys(columns)))
+    frame = pd.DataFrame(list(records), columns=list(dict.fromkeys(columns)))
+    for name in axes:  # a reference that is no cell must not turn whole numbers into floats
+        values = [row.get(name) for row in records]
+        if None in values and {type(value) for value in values} == {int, type(None)}:
+            frame[name] = pd.array(values, dtype="Int64")
+    return frame
 
 
 def unused_notes(rows: Iterable[Mapping[str, Any]]) -> list[str]:

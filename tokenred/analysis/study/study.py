@@ -18,6 +18,7 @@ from tokenred.analysis.result import (
     figure_columns,
     figure_notes,
     number,
+    reference_name,
     resolution,
     table_of,
     word,
@@ -75,9 +76,9 @@ class Study(Result):
     def __init__(self, plan: Plan, store: Store, level: float = 0.95) -> None:
         self.store, self.level = store, level
         self.axes, self._plan = plan.design.axes, plan
-        # Bases differ from cell to cell; any other reference is the same for all.
+        # Bases differ from cell to cell; any other reference differs in its budget only.
         names = ["base"] if plan.design.against == "base" else [c.label for c in plan.references]
-        self.against = next(iter(names), None)
+        self.against = reference_name(names) or None
 
     @cached_property
     def records(self) -> list[dict[str, Any]]:
@@ -93,18 +94,9 @@ class Study(Result):
         ]
 
     def _difference(self, row: Record, reference: str | None) -> dict[str, Any]:
-        """How a row differs from its reference, and what a reader of the CSV needs to know.
-
-        A reference has no difference from itself, only the words.
-        """
         if reference is None:
             return {}
-        gap: dict[str, Any] = {}
-        if row["key"] != reference:
-            gap = self.store.difference(row["key"], reference, self.level)
-        if not gap and (row["key"] != reference or "top1" not in row):
-            return {}
-        return gap | {"difference_from": self._names[reference], "difference_level": self.level}
+        return paired(self.store, row, reference, self._names[reference], self.level)
 
     @cached_property
     def _names(self) -> dict[str, str]:
@@ -129,8 +121,12 @@ class Study(Result):
     def references(self) -> list[dict[str, Any]]:
         """The references of the cells, one dictionary for each setting."""
         axes = {cell.key: cell.axes for cell in self._plan.references}
-        rows = self.store.rows(list(axes))
-        return [record(r, axes[r["key"]]) | self._difference(r, r["key"]) for r in rows]
+        rows = {row["key"]: row for row in self.store.rows(list(axes))}
+        return [
+            record(rows[key], own) | self._difference(rows[key], key)
+            for key, own in axes.items()
+            if key in rows
+        ]
 
     def _parts(self, key: str) -> dict[str, Any]:
         """What a reference has in place of the parts on the axes, as text."""
@@ -185,7 +181,8 @@ class Study(Result):
         for at, row in enumerate(first):
             own = word(row, names[0])
             if own != self.against:
-                mark = "reference" if own and self.against != "base" else self.against
+                other = self._names[row["key"]] if self.against != "base" else "base"
+                mark = "reference" if own and other != "base" else other
                 first[at] = {**row, names[0]: f"{own} ({mark})".strip()}
         rest = [row for row in done if row["key"] not in self._names]
         return table_of(columns, [*first, *rest[:most]], left=len(names), dim=len(first))
@@ -209,11 +206,6 @@ class Study(Result):
             if "top1" in first and set(self.axes).difference(SETTINGS):
                 tied = len({row["key"] for row in done if row.get("top1") == first["top1"]})
                 lines.append(f"Best: {first['strategy'] if tied == 1 else f'{tied} cells tie'}")
-        if "budget" in self.axes and self.against not in (None, DENSE):
-            lines.append(
-                f"All cells are compared with {self.against} at its own cost; for the method "
-                "alone, compare cells of one budget (Store.compare, or a grid for each budget)."
-            )
         timed = [*records, *self.references]
         lines += figure_notes([row for row in timed if row["status"] == DONE])
         lines += filter(None, [resolution(records, self.level), *self.doubts()])
@@ -224,6 +216,18 @@ class Study(Result):
         if self.store.path is not None:
             lines.append(f"Stored in {self.store.path}.")
         return lines
+
+
+def paired(store: Store, row: Record, reference: str, name: str, level: float) -> dict[str, Any]:
+    """How a row differs from a reference, and what a reader of the CSV needs to know.
+
+    A reference has no difference from itself, only the words.
+    """
+    own = row["key"] == reference
+    gap = {} if own else store.difference(row["key"], reference, level)
+    if not gap and not (own and "top1" in row):
+        return {}
+    return gap | {"difference_from": name, "difference_level": level}
 
 
 def _value(row: Record, name: str) -> str:
