@@ -81,7 +81,7 @@ def test_attention_engines_are_a_setting(
     assert "plain" in str(found)
     dry = sweep("digits", ["topk"], engines=("auto", "plain"), dry_run=True, **ONE)
     assert [text.endswith("engine plain") for text in dry.todo] == [False, True]
-    with pytest.raises(ConfigError, match="engine must be one of"):
+    with pytest.raises(ConfigError, match="engines must be a list of one of"):
         sweep("digits", ["topk"], engines=("flash",), **ONE)
 
 

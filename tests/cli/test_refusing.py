@@ -1,14 +1,19 @@
 """What the source is asked refuses nothing that is there; see also ``test_refusals.py``."""
 
+import re
 from dataclasses import fields, is_dataclass
+from inspect import Parameter, signature
+from typing import Any
 
 import pytest
 
 from tokenred.analysis.study.cell import OUTSIDE
+from tokenred.analysis.study.metrics import list_metrics
 from tokenred.cli.refusing import refuse_unknown
-from tokenred.core.errors import UnknownNameError
+from tokenred.core.errors import TokenredError, UnknownNameError
 from tokenred.core.registry import KINDS
-from tokenred.strategies.strategy import FIELDS
+from tokenred.strategies.specs import write_value
+from tokenred.strategies.strategy import FIELDS, Strategy
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -20,9 +25,12 @@ def test_whatever_is_registered_can_be_named(kind: str) -> None:
             axes = [
                 f"{at}{name}=1" for name in names for at in ("", f"{kind}.", f"steps.1.{kind}.")
             ]
-            refuse_unknown({"axis": (f"{kind}={entry.name}", *axes)})
+            parts = [f"{kind}={entry.name}"] * (kind != "strategy")
+            refuse_unknown({"axis": (*parts, *axes)})
             if kind == "strategy":
-                specs = [f"{entry.name}:{name}=none@0.7" for name in {*names, *FIELDS, "selector"}]
+                every = signature(Strategy).parameters | dict(signature(entry.make).parameters)
+                values = {n: write_value(p.default) for n, p in every.items()}
+                specs = [f"{entry.name}:{n}={value}@0.7" for n, value in values.items()]
                 refuse_unknown({"strategy": (entry.name, *specs), "base": specs[0]})
 
 
@@ -31,3 +39,42 @@ def test_settings_can_be_axes_and_their_misspellings_cannot() -> None:
     for name in OUTSIDE:
         with pytest.raises(UnknownNameError, match=f"unknown axis '{name}s_'"):
             refuse_unknown({"axis": (f"{name}s_=1",)})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_defaults_of_every_part_can_be_given(kind: str) -> None:
+    for entry in KINDS[kind]:
+        if kind != "strategy" and entry.source.startswith("tokenred."):
+            told = {n: p.default for n, p in signature(entry.make).parameters.items()}
+            given = {n: value for n, value in told.items() if value is not Parameter.empty}
+            arguments = ",".join(f"{n}={write_value(value)}" for n, value in given.items())
+            part = f"{entry.name}({arguments})"
+            part = f"[{part}]" if kind == "score_mods" else part
+            refuse_unknown({"strategy": (f"gtp:{kind}={part}",)})
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"strategy": ("gtp:P=-1",)}, "gtp: P must be a whole number of at least 0 or None"),
+        ({"strategy": ("gtp:theta=7@0.5",)}, "gtp: theta must be a finite number in (0, 1]"),
+        ({"base": "gtp:scorer=Random(sed=1)"}, "Random has no parameter 'sed'. Did you mean"),
+        ({"against": "gtp:scorer=Random(seed=-1)"}, "Random: seed must be a whole number"),
+        ({"builder": "semantic:M=0"}, "Semantic: M must be a whole number of at least 1"),
+        ({"axis": ("M=2,0",)}, "axis M of gtp must be a whole number of at least 1"),
+        ({"axis": ("base=tome,evit", "keep_rate=0.5,2")}, "axis keep_rate of evit must be"),
+        ({"axis": ("scorer=DiagAttn,Diag",)}, "unknown scorer 'Diag'"),
+        ({"metrics": ("accuracy", "acuracy")}, "unknown metric 'acuracy'. Did you mean"),
+    ],
+)
+def test_values_are_refused_without_pytorch(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(TokenredError, match=re.escape(told)):
+        refuse_unknown(given)
+
+
+def test_a_cell_that_may_be_skipped_is_not_refused() -> None:
+    refuse_unknown({"axis": ("P=-1",), "invalid": "skip"})
+
+
+def test_the_names_of_metrics_are_those_that_are_registered() -> None:
+    refuse_unknown({"metrics": tuple(list_metrics())})

@@ -124,7 +124,7 @@ def compare(
     strategies: Strategies | None = None,
     *,
     budget: PartOf | Sequence[PartOf] = (),
-    against: StrategyLike = DENSE,
+    against: StrategyLike = "dense",
     limit: Size | None = None,
     batch_size: Size = 32,
     workers: Count = 0,

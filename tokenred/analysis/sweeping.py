@@ -25,7 +25,7 @@ from tokenred.analysis.study.rows import record, unused_notes
 from tokenred.analysis.study.store import Store
 from tokenred.analysis.study.study import run_plan
 from tokenred.core.errors import ConfigError, shown
-from tokenred.core.values import Count, Magnitude, Size, checked
+from tokenred.core.values import Compile, Count, EngineName, Magnitude, Size, checked
 from tokenred.strategies.specs import StrategyLike
 
 if TYPE_CHECKING:
@@ -142,8 +142,8 @@ def sweep(
     batch_sizes: Sequence[Size] = (1, 8, 32),
     image_sizes: Sequence[int | tuple[int, int] | None] = (None,),
     dtypes: Sequence[Literal["float32", "bfloat16", "float16"]] = ("float32",),
-    compile: Sequence[bool | str] = (False,),
-    engines: Sequence[str] = ("auto",),
+    compile: Sequence[Compile] = (False,),
+    engines: Sequence[EngineName] = ("auto",),
     threads: Sequence[Size | None] = (None,),
     devices: Sequence[str] = ("cpu",),
     pairs: Annotated[int, Ge(2)] = 15,

@@ -19,6 +19,7 @@ from tokenred.core.capture import is_eager
 from tokenred.core.errors import ConfigError, shown
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import full_precision
+from tokenred.core.values import EngineName
 
 
 class FusedEngine(Engine):
@@ -52,7 +53,7 @@ _FUSED, _TILED, _TWO_CALLS, _TRITON = FusedEngine(), TiledEngine(), TwoCallsEngi
 _ONE_PASS = OnePassEngine()
 _ON_CUDA = TwoCallsEngine(("cuda",))  # on a CPU tiles are faster
 # Tried in order; the last one supports everything.
-_ENGINES: dict[str, tuple[Engine, ...]] = {
+_ENGINES: dict[EngineName, tuple[Engine, ...]] = {
     "auto": (_FUSED, _TILED, _ON_CUDA, Recomputed(_ON_CUDA), PLAIN),
     "plain": (PLAIN,),
     "tiled": (_FUSED, _TILED, Recomputed(_TILED), PLAIN),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,16 +21,15 @@ from tokenred.cli.options import (
     read_size,
     refuse_missing,
 )
+from tokenred.cli.refusing import read_axes
 from tokenred.core.errors import ConfigError, UnknownNameError
 from tokenred.core.files import check_new
-from tokenred.core.notation import read_arguments
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _GRID = "tokenred.analysis:Grid"
 _STORE = Path("tokenred-out/ablation.db")
-_RAW = ("base", "model", "data", "dtype", "compile", "attention", "device")
 _OF_ACCURACY = (
     "top1", "top5", "images", "unreadable", "difference", "difference_low", "difference_high",
     "p_value",
@@ -76,7 +74,7 @@ def ablate_command(
     """
     asked: dict[str, Any] = {}
     ran: dict[str, Any] = {}
-    place, axes = store or _STORE, _axes(axis)
+    place, axes = store or _STORE, read_axes(axis)
     refuse_missing(None, study)  # after the axes: without its =, an axis leaves its values here
     if study is not None:
         from tokenred.analysis.study.grid import read_study
@@ -100,11 +98,11 @@ def ablate_command(
     _fill_in(asked, random_weights)
     if output is not None and not dry_run:
         claim(check_new(output, overwrite=overwrite))
+    if sort is not None and tuple(asked.get("metrics", ("accuracy",))) == ("accuracy",):
+        _check_column(sort, list(asked.get("axes") or ()))
     from tokenred.analysis import Grid
 
     grid = Grid(**asked)
-    if sort is not None and tuple(grid.metrics) == ("accuracy",):
-        _check_column(sort, list(grid.axes or ()))
     if dry_run:
         _list(grid.dry_run(place, **given_to(f"{_GRID}.dry_run", ran)), rows)
         return 0
@@ -144,23 +142,6 @@ def _check_column(name: str, axes: list[str]) -> None:
     known = {*axes, *OF_EVERY_ROW, *_OF_ACCURACY}
     if name not in known:
         raise UnknownNameError.of("column", name, known)
-
-
-def _axes(texts: Iterable[str]) -> dict[str, list[Any]]:
-    """Axes from ``NAME=VALUE,…``; repeating a name adds values."""
-    found: dict[str, list[Any]] = {}
-    for written in texts:
-        name, _, text = (part.strip() for part in written.partition("="))
-        if not name or not text:
-            raise ConfigError(f"expected --axis NAME=VALUE,VALUE, got {written!r}.")
-        if name == "base" and ":" in text:  # its arguments contain commas
-            values = [text]
-        elif name in _RAW:
-            values = [value.strip() for value in text.split(",")]
-        else:
-            values = read_arguments(f"values=[{text}]", written)["values"]
-        found.setdefault(name, []).extend(values)
-    return found
 
 
 def _list(frame: pd.DataFrame, rows: int) -> None:

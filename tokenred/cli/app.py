@@ -24,7 +24,7 @@ from tokenred._version import __version__
 from tokenred.cli.console import claims, exit_code, terminable
 from tokenred.cli.importing import OPTION, import_all
 from tokenred.cli.options import DATA_OF
-from tokenred.cli.refusing import refuse_unknown
+from tokenred.cli.refusing import refuse_devices, refuse_unknown
 from tokenred.core import errors
 from tokenred.core.errors import IF_OWN, TokenredError
 from tokenred.core.provenance import own_line
@@ -117,8 +117,10 @@ def _root(
     try:
         command, bound, _ = app.parse_args(words)
         import_all(imports)
+        given = bound.arguments | bound.arguments.get("options", {})
         if not any(registry.extended for registry in KINDS.values()):
-            refuse_unknown(bound.arguments | bound.arguments.get("options", {}))
+            refuse_unknown(given)
+        refuse_devices(given)
         with claims, terminable():
             return command(*bound.args, **bound.kwargs) or 0
     except KeyboardInterrupt as stop:

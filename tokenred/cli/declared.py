@@ -36,6 +36,9 @@ class _Unknown(type):
     def __getitem__(cls, _: Any) -> Any:
         return cls
 
+    def __call__(cls, *_: Any, **__: Any) -> Any:
+        return cls
+
 
 class _Names(dict[str, Any]):
     """What annotations and defaults are made of."""
@@ -86,7 +89,8 @@ def registered(folder: str) -> dict[str, str]:
 def _fields(node: ast.ClassDef) -> ast.arguments:
     """Those of a dataclass, as arguments."""
     found = [(ast.unparse(n.target), n) for n in node.body if isinstance(n, ast.AnnAssign)]
-    found = [(name, field) for name, field in found if not name.startswith("_")]
+    own = [(name, n) for name, n in found if not name.startswith("_")]
+    found = [(name, n) for name, n in own if "ClassVar" not in ast.unparse(n.annotation)]
     taken = [ast.arg(name, field.annotation) for name, field in found]
     return ast.arguments([], [], None, taken, [field.value for _, field in found], None, [])
 

@@ -207,6 +207,8 @@ def _readable(annotation: Any, default: Any) -> Any:
         return _readable(inner[0], default)
     if origin in (typing.Union, types.UnionType):
         found = [one for member in inner if (one := _readable(member, default)) is not None]
+        if len(found) > 1:
+            found = [str if typing.get_origin(one) is Literal else one for one in found]
         plain = [one for one in found if one in _SCALARS] or found
         # "no" among texts is text. Everything can be read as text, so it comes last.
         plain = [one for one in plain if one is not bool or str not in plain]

@@ -1,23 +1,26 @@
-"""Names that nothing registers, refused by reading the source: imports would take seconds."""
+"""Names and values that cannot be, refused by reading the source: imports would take seconds."""
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tokenred.cli.declared import declared, registered
-from tokenred.core.errors import IF_OWN, UnknownNameError, did_you_mean
+from tokenred.core.errors import IF_OWN, ConfigError, UnknownNameError, did_you_mean
 from tokenred.core.notation import AMOUNTS, read_arguments, read_share
 from tokenred.core.plugins import has_plugins
 from tokenred.core.registry import KINDS
+from tokenred.core.values import parameters_of, read
 
+_NO_ARGUMENTS = {"self", "selector"}
+_RAW = ("base", "model", "data", "dtype", "compile", "attention", "device")
 _NO_RECIPES = ("dense", "base", "none")
 _STRATEGY = "tokenred.strategies.strategy:Strategy.__init__"
 _GRID = "tokenred.analysis:Grid"
 _PACKAGE = Path(__file__).parents[1]
+_METRIC = re.compile(r'^@register_metric\("(\w+)"', re.MULTILINE)
 _FIELD = re.compile(r"^    (\w+): ", re.MULTILINE)  # of a class, which may inherit more
 
 
@@ -31,30 +34,73 @@ def refuse_unknown(given: Mapping[str, Any]) -> None:
         ConfigError: for an argument that cannot be read, or a share that is not one.
         UnknownNameError: with the closest names.
     """
-    specs, parts, axes = list[str](), list[tuple[str, Any]](), list[str]()
+    specs, axes = list[str](), read_axes(given.get("axis") or ())
     for option in ("strategy", "base", "against"):
         text = given.get(option) or ()
         specs += [text] if isinstance(text, str) else text
-    for axis in given.get("axis") or ():
-        name, _, text = map(str.strip, axis.partition("="))
-        values = [text] if ":" in text else text.split(",")
-        parts += [(name, value) for value in values]
-        specs += values if name == "base" else []
-        axes.append(name)
-    for spec in specs:
+    parts = [(name, value) for name, values in axes.items() for value in values]
+    for spec in (*specs, *axes.get("base", ())):
         if not spec.endswith(".toml"):
             body, at, share = spec.rpartition("@")
             parts += _parts_in(body if at else share, spec)
             if at:
                 read_share(spec, share)
+    if "metrics" in given and not has_plugins():
+        text = (_PACKAGE / "analysis/study/metrics.py").read_text(encoding="utf-8")
+        known = _METRIC.findall(text)
+        for name in given["metrics"]:
+            if name.casefold() not in known:
+                raise UnknownNameError.of("metric", name, known)
     if "builder" in given:
-        parts.append(("graph", given["builder"].partition(":")[0]))
+        name, _, rest = given["builder"].partition(":")
+        parts.append(("graph", {"name": name} | read_arguments(rest, given["builder"])))
     for kind, part in parts:
-        named = part.get("name") if isinstance(part, dict) else part
-        if kind in KINDS and isinstance(named, str):
-            _refuse_unregistered(kind, named.strip())
+        for each in part if isinstance(part, list) else [part]:
+            if kind in KINDS:
+                _refuse_part(kind, each)
     if axes and not has_plugins():
         _refuse_unknown_axes(axes)
+    if "study" not in given and given.get("invalid") != "skip":
+        for base in axes.get("base", [given.get("base") or "gtp"]):
+            _refuse_values(base, axes)
+
+
+def refuse_devices(given: Mapping[str, Any]) -> None:
+    """Refuse devices that this machine lacks, before models are loaded."""
+    named = given.get("devices") or given.get("device") or ()
+    others = {*([named] if isinstance(named, str) else named)} - {"cpu"}
+    if others and given.get("engine") != "ray":
+        from tokenred.core.tensors import check_device
+
+        for device in others:
+            check_device(device)
+
+
+def read_axes(texts: Iterable[str]) -> dict[str, list[Any]]:
+    """Axes from ``NAME=VALUE,…``; repeating a name adds values."""
+    found: dict[str, list[Any]] = {}
+    for written in texts:
+        name, _, text = (part.strip() for part in written.partition("="))
+        if not name or not text:
+            raise ConfigError(f"expected --axis NAME=VALUE,VALUE, got {written!r}.")
+        if name == "base" and ":" in text:  # its arguments contain commas
+            values = [text]
+        elif name in _RAW:
+            values = [value.strip() for value in text.split(",")]
+        else:
+            values = read_arguments(f"values=[{text}]", written)["values"]
+        found.setdefault(name, []).extend(values)
+    return found
+
+
+def _refuse_values(base: str, axes: Mapping[str, list[Any]]) -> None:
+    """Refuse values that an argument of a recipe cannot have."""
+    recipe = re.split("[:@]", base)[0].strip().casefold()
+    if place := registered(KINDS["strategy"].folder).get(recipe):
+        known = parameters_of(declared(place))
+        for name in axes.keys() & known:
+            for value in axes[name]:
+                read(known[name], value, f"axis {name} of {recipe}")
 
 
 def _parts_in(text: str, written: str) -> Iterator[tuple[str, Any]]:
@@ -63,16 +109,37 @@ def _parts_in(text: str, written: str) -> Iterator[tuple[str, Any]]:
     yield "strategy", recipe
     arguments = read_arguments(rest, written) if rest else {}
     if place := registered(KINDS["strategy"].folder).get(recipe.strip().casefold()):
-        known = _parameters(place) | _parameters(_STRATEGY)
-        for key in arguments:
-            if key not in known | {*AMOUNTS}:
+        known = parameters_of(declared(_STRATEGY)) | parameters_of(declared(place))
+        for key, value in arguments.items():
+            if key in known:
+                read(known[key], value, f"{_name_in(place)}: {key}")
+            elif key not in AMOUNTS:
                 owner = f"strategy {recipe.strip()!r}"
-                raise UnknownNameError.of("argument", key, known - {"selector"}, owner)
+                raise UnknownNameError.of("argument", key, known.keys() - _NO_ARGUMENTS, owner)
     yield from arguments.items()
 
 
-def _parameters(place: str) -> set[str]:
-    return {*inspect.signature(declared(place)).parameters} - {"self"}
+def _name_in(place: str) -> str:
+    return place.rpartition(":")[2]
+
+
+def _refuse_part(kind: str, part: Any) -> None:
+    """Refuse the name of a part, or its arguments."""
+    given = part if isinstance(part, dict) else {"name": part}
+    if not isinstance(name := given.get("name"), str):
+        return
+    _refuse_unregistered(kind, name.strip())
+    places = {key.casefold(): at for key, at in registered(KINDS[kind].folder).items()}
+    if (place := places.get(name.strip().casefold())) is None:
+        return
+    own = parameters_of(declared(place))
+    files = _PACKAGE.parent.joinpath(*KINDS[kind].folder.split(".")).rglob("*.py")
+    inherited = {n for file in files for n in _FIELD.findall(file.read_text(encoding="utf-8"))}
+    for key, value in given.items():
+        if key in own:
+            read(own[key], value, f"{_name_in(place)}: {key}")
+        elif key not in inherited | {"name"}:
+            raise UnknownNameError.of("parameter", key, own, _name_in(place))
 
 
 def _refuse_unregistered(kind: str, name: str) -> None:
@@ -85,11 +152,10 @@ def _refuse_unregistered(kind: str, name: str) -> None:
         raise UnknownNameError(f"{told}{IF_OWN}")
 
 
-def _refuse_unknown_axes(axes: list[str]) -> None:
+def _refuse_unknown_axes(axes: Iterable[str]) -> None:
     """Refuse what is no parameter of a grid, a strategy, a recipe, or anything like a part."""
-    known = _parameters(_GRID) | _parameters(f"{_GRID}.run") | _parameters(_STRATEGY)
-    for place in registered(KINDS["strategy"].folder).values():
-        known |= _parameters(place)
+    places = [_GRID, f"{_GRID}.run", _STRATEGY, *registered(KINDS["strategy"].folder).values()]
+    known = {name for place in places for name in parameters_of(declared(place))}
     for folder in ("strategies", "graphs", "attention"):
         for file in (_PACKAGE / folder).rglob("*.py"):
             known.update(_FIELD.findall(file.read_text(encoding="utf-8")))

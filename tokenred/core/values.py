@@ -20,7 +20,7 @@ import typing
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import InitVar
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen, Predicate
 
@@ -50,6 +50,10 @@ LaterBlocks = Annotated[Blocks, Predicate(all), Words("ascending block numbers f
 Shares = Annotated[tuple[Share, ...], MinLen(1)]
 Sizes = Annotated[tuple[Size, ...], MinLen(1)]
 Magnitudes = Annotated[tuple[Magnitude, ...], MinLen(1)]
+Compile = bool | Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
+"""Whether to compile, or the mode of ``torch.compile``."""
+EngineName = Literal["auto", "plain", "tiled", "two_calls", "one_pass", "triton"]
+"""How attention is computed, see `tokenred.attention.pick_engine`."""
 
 
 def checked(target: C) -> C:

@@ -20,7 +20,6 @@ from tokenred.analysis.measure.machine import base_of, describe_machine, others_
 from tokenred.analysis.measure.timing import (
     Candidate,
     Clock,
-    Compile,
     image_shape_of,
     named_candidates,
     on_random_images,
@@ -29,7 +28,7 @@ from tokenred.analysis.measure.timing import (
 from tokenred.analysis.result import Result, count, plain_table
 from tokenred.core.errors import ConfigError, UnknownNameError
 from tokenred.core.progress import progress_bar
-from tokenred.core.values import Count, Magnitude, Size, checked
+from tokenred.core.values import Compile, Count, Magnitude, Size, checked
 from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.wrap import dense as nothing_removed
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,6 @@ from tokenred.strategies.specs import Spec, StrategyLike, parse_spec
 
 Candidate = nn.Module | StrategyLike
 Runs = Callable[[Tensor], object]
-Compile = bool | Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
-"""Whether to compile, or the mode of ``torch.compile``."""
 
 _RUNS = 3  # compiled at the first, CUDA graphs recorded at the second
 _LIMIT = 1024

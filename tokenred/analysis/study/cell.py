@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from tokenred.analysis.measure.machine import is_out_of_memory
-from tokenred.analysis.measure.timing import Compile
 from tokenred.analysis.study.refs import DataRef, ModelRef
 from tokenred.core.errors import ConfigError, TokenredError, shown
 from tokenred.core.notation import read_arguments
 from tokenred.core.part import Part
 from tokenred.core.provenance import own_line
 from tokenred.core.registry import KINDS
+from tokenred.core.values import Compile
 from tokenred.strategies.config import resolve
 from tokenred.strategies.specs import parse_spec, write_spec, write_value
 from tokenred.strategies.strategy import (

@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 
-from tokenred.analysis.measure.timing import Compile
 from tokenred.analysis.study.cell import OUTSIDE, PARTS, SETTINGS, Base, Setting, plain, read_base
 from tokenred.analysis.study.metrics import Metric, read_metrics
 from tokenred.analysis.study.refs import DataRef, ModelRef, precision_of, read_data, read_model
 from tokenred.attention import pick_engine
 from tokenred.core.errors import ConfigError, TokenredError, UnknownNameError, shown
-from tokenred.core.values import Count, PartOf, Size, read, unknown_parameter
+from tokenred.core.values import Compile, Count, PartOf, Size, read, unknown_parameter
 from tokenred.strategies.config import resolve
 from tokenred.strategies.strategy import FIELDS
 

@@ -18,7 +18,17 @@ from tokenred.analysis.study.refs import located
 from tokenred.analysis.study.store import Store
 from tokenred.analysis.study.study import Study, run_plan
 from tokenred.core.errors import ConfigError, UnknownNameError, shown
-from tokenred.core.values import Count, Magnitude, PartOf, Size, checked, parameters_of, read
+from tokenred.core.values import (
+    Compile,
+    Count,
+    EngineName,
+    Magnitude,
+    PartOf,
+    Size,
+    checked,
+    parameters_of,
+    read,
+)
 from tokenred.strategies.config import read_toml
 
 if TYPE_CHECKING:
@@ -98,8 +108,8 @@ class Grid:
     class_map: Any = None
     device: str | None = None
     image_size: Any = None
-    compile: bool | str = False
-    attention: str = "auto"
+    compile: Compile = False
+    attention: EngineName = "auto"
     reference: Any = None
     channels_last: bool = False
     loaders: Count = 0

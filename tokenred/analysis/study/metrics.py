@@ -14,13 +14,13 @@ from tokenred.analysis.measure.image_costs import adaptive_cost, is_adaptive
 from tokenred.analysis.measure.machine import base_of
 from tokenred.analysis.measure.speed import benchmark, peak_memory
 from tokenred.analysis.measure.split import time_split
-from tokenred.analysis.measure.timing import Compile, image_shape_of
+from tokenred.analysis.measure.timing import image_shape_of
 from tokenred.analysis.study.cell import MetricNameError
 from tokenred.analysis.study.rows import OF_EVERY_ROW, Packed, pack_predictions
 from tokenred.core import plugins
 from tokenred.core.errors import ConfigError, PartError, UnknownNameError, shown
 from tokenred.core.fingerprint import identity_of
-from tokenred.core.values import parameters_of, read
+from tokenred.core.values import Compile, parameters_of, read
 from tokenred.data import ImageDataset
 from tokenred.reduced.model import ReducedViT
 
