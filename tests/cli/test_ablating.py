@@ -63,6 +63,26 @@ def test_dry_run(run: Run, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_dry_run_lists_the_references(run: Run, tmp_path: Path) -> None:
+    words = (
+        "ablate",
+        "--limit",
+        10,
+        "--against",
+        "gtp",
+        "-a",
+        "base=tome,topk",
+        "-a",
+        "budget=0.6,0.7",
+    )
+    result = run(*words, "--dry-run")
+    told = "Compared with gtp@0.6 (0.0380 GMACs, to do), gtp@0.7 (0.0447 GMACs, to do)."
+    assert told in result.stdout.replace("\n", " ")
+    run(*words, "--store", "a.db")
+    result = run(*words, "--store", "a.db", "--dry-run")
+    assert "GMACs, done), gtp@0.7" in result.stdout.replace("\n", " ")
+
+
 def test_a_list_of_cells_is_one_table(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     result = run("ablate", "-a", "base=gtp:P=6,scorer=MixedAttn(aggregate=mean)@0.65", "--dry-run")

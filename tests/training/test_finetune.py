@@ -292,6 +292,31 @@ def test_refuses_before_or_instead_of_results(
     assert not list(tmp_path.rglob("*.*"))
 
 
+def write_images(folder: Path, splits: tuple[str, ...]) -> str:
+    for split in splits:
+        for name in "abcdefghij":
+            (folder / split / name).mkdir(parents=True)
+            Image.new("RGB", (32, 32), (10 * ord(name) - 900, 0, 0)).save(
+                folder / split / name / "0.png"
+            )
+    return str(folder)
+
+
+def test_training_images_never_validate(tmp_path: Path) -> None:
+    lone = write_images(tmp_path / "lone", ("train",))
+    flat = write_images(tmp_path / "flat", ("",))
+    both = write_images(tmp_path / "both", ("train", "val"))
+    with pytest.raises(DataError, match=r"found only the training images.*validation=PATH"):
+        train(tmp_path / "run", data=lone, validation=None)
+    with pytest.raises(DataError, match=r"train and val or test in .*flat.*validation=PATH"):
+        train(tmp_path / "run", data=flat, validation=None)
+    assert not (tmp_path / "run").exists()
+    few: dict[str, Any] = {"settings": small(epochs=1, batch_size=4)}
+    for i, (data, validation) in enumerate([(lone, flat), (flat, lone), (both, None)]):
+        found = train(tmp_path / f"run{i}", data=data, validation=validation, **few)
+        assert len(found.correct["fine-tuned"]) == 10
+
+
 def test_mixed_precision_needs_accelerate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "accelerate", None)
     with pytest.raises(MissingExtraError, match=r"tokenred\[train\]"):

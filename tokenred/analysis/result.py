@@ -32,6 +32,9 @@ Row = Mapping[str, Any]
 Columns = dict[str, Callable[[Row], str]]
 """What a row shows, by heading."""
 
+ALIKE = 1.03
+"""Costs no further apart are one budget's: whole tokens cannot meet it exactly."""
+
 _WIDTH = 140
 _GAP = 2  # between columns
 _NOTE = 'style="font-size: smaller; margin: 0.2em 0"'

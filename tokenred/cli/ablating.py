@@ -164,4 +164,9 @@ def _list(frame: pd.DataFrame, rows: int) -> None:
     failed = frame[frame["why"] != ""].head(rows).to_dict("records")
     reasons = [f"{row['status']}: {row['strategy']}: {row['why']}" for row in failed]
     told = ", ".join([count(len(frame), "cell"), *same])
-    say(table, *more, "", *reasons, f"{told}: {statuses}. Nothing was run.")
+    others = [
+        f"{name} ({cost:.4f} GMACs, {status})" for name, cost, status in frame.attrs["references"]
+    ]
+    more_others = f" and {len(others) - 4} more" if len(others) > 4 else ""
+    against = [f"Compared with {', '.join(others[:4])}{more_others}."] if others else []
+    say(table, *more, "", *reasons, *against, f"{told}: {statuses}. Nothing was run.")

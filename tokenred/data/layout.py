@@ -37,6 +37,10 @@ def other_kind(path: str) -> str:
     return "" if suffix in IMAGE_SUFFIXES else suffix or "without a suffix"
 
 
+class NoSplitsError(DataError):
+    """A split of data that has classes only."""
+
+
 def natural(text: str) -> tuple[object, ...]:
     """A case-insensitive sort key with 9 before 10: timm's order."""
     parts = re.split("([0-9]+)", text.lower())
@@ -57,10 +61,14 @@ def pick_split(found: Sequence[str], split: str | None, source: str) -> str | No
     wanted = [split, *(name for names in _ALIASES if split in names for name in names)]
     chosen = next((name for name in wanted if name in found), None)
     if chosen is None:
-        there = f"the splits {', '.join(splits)}" if splits else "classes without splits"
+        if not splits:
+            raise NoSplitsError(
+                f"expected a folder for the split {split!r} in {source}, found classes without "
+                "splits; leave split out."
+            )
         raise DataError(
-            f"expected a folder for the split {split!r} in {source}, found {there}; "
-            f"{'choose one of them' if splits else 'leave split out'}."
+            f"expected a folder for the split {split!r} in {source}, found the splits "
+            f"{', '.join(splits)}; choose one of them."
         )
     return chosen
 

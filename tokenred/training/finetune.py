@@ -22,6 +22,7 @@ from tokenred.core.progress import progress_bar
 from tokenred.core.tensors import state_digest
 from tokenred.data import ImageDataset, balanced_subset, open_dataset
 from tokenred.data.classes import ClassMap
+from tokenred.data.layout import NoSplitsError
 from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.saving import check_loadable, save
 from tokenred.reduced.wrap import gmacs, wrap
@@ -96,7 +97,7 @@ def finetune(
         model: a timm model that `wrap` takes.
         strategy: the strategy to train with, as for `wrap`.
         data: training images: a dataset, or anything `tokenred.data.open_dataset` accepts (its
-            ``train`` split is used).
+            ``train`` split is used; all of it if it has no splits and ``validation`` is given).
         output: the output folder; created if missing.
         validation: images for measuring accuracy; by default the validation split of ``data``.
         settings: default is the method's settings, see `settings_for`.
@@ -282,11 +283,11 @@ def _open(
     class_map = classes if class_map is None else class_map
     images = data
     if not isinstance(data, ImageDataset):
-        images = open_dataset(str(data), split="train", class_map=class_map)
+        images = _training_images(str(data), class_map, alone=validation is not None)
     elif validation is None:
         raise ConfigError("a dataset in memory needs validation images; pass validation=.")
     if validation is None:
-        validation = data
+        validation = _other_split(images, str(data), class_map)
     if not isinstance(validation, ImageDataset):
         validation = open_dataset(str(validation), class_map=class_map)
     for dataset in (images, validation):
@@ -301,3 +302,30 @@ def _open(
             f"{validation.name} can be read; check the data."
         )
     return images, plain_images(model.base, validation)
+
+
+def _training_images(data: str, class_map: ClassMap, *, alone: bool) -> ImageDataset:
+    """The split for training; all images if there are no splits and the data is for it alone."""
+    try:
+        return open_dataset(data, split="train", class_map=class_map)
+    except NoSplitsError:
+        if alone:
+            return open_dataset(data, class_map=class_map)
+        raise DataError(
+            f"expected the splits train and val or test in {data}, found classes only; pass "
+            "validation=PATH to train on all of it."
+        ) from None
+
+
+def _other_split(images: ImageDataset, data: str, class_map: ClassMap) -> ImageDataset:
+    """The validation or test split of the data that has the training images."""
+    try:
+        found = open_dataset(data, class_map=class_map)
+        known = [getattr(source, "names", None) for source in (found.source, images.source)]
+        places = [vars(source).get("root") for source in (found.source, images.source)]
+        if known[0] is None or known[0] != known[1] or places[0] != places[1]:
+            return found
+        missing = "found only the training images"
+    except DataError as error:
+        missing = str(error).rstrip(".")
+    raise DataError(f"no validation images in {data} ({missing}); pass validation=PATH.")

@@ -40,6 +40,17 @@ def with_reference(grid: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.fixture
+def at_budgets(with_reference: pd.DataFrame) -> pd.DataFrame:
+    """The same at two budgets, each compared with a reference at its own, at 74% and 75%."""
+    cells = with_reference[1:].rename(columns={"P": "budget"})
+    cells = cells.assign(budget=cells["budget"].map({3: 0.7, 5: 0.5}), gmacs=0.8)
+    own = with_reference[:1].rename(columns={"P": "budget"})
+    both = [own.assign(budget=b, top1=top1) for b, top1 in ((0.5, 74.0), (0.7, 75.0))]
+    frame = pd.concat([*both, cells], ignore_index=True)
+    return frame.assign(difference_from=[f"gtp:M=1@{b}" for b in frame["budget"]])
+
+
+@pytest.fixture
 def comparison() -> pd.DataFrame:
     """Two methods at two budgets and the dense model, timed and paired."""
     rows = [{"method": "dense", "gmacs": 4.0, "top1": 80.0, "images_per_second": 100.0,

@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 
 from tokenred.analysis import metric_lines, scorer_comparison
 from tokenred.core.errors import ConfigError, InputError
@@ -92,3 +94,44 @@ def test_scorers_best_first(with_dense: pd.DataFrame) -> None:
     assert points.get_xdata().tolist() == pytest.approx([67.0, 69.0, 70.0])
     assert "P=3" in figure.get_supxlabel()
     assert [t.get_text() for t in axes.texts] == ["dense"]
+
+
+def _dashed(axes: Axes) -> list[tuple[list[float], str]]:
+    """The heights and colours of dashed lines."""
+    lines = [line for line in axes.lines if line.get_linestyle() == "--"]
+    heights = [np.asarray(line.get_ydata()).tolist() for line in lines]
+    return list(zip(heights, [to_hex(line.get_color()) for line in lines], strict=True))
+
+
+def test_references_at_several_budgets(at_budgets: pd.DataFrame) -> None:
+    told = "GTP-ViT, M=1 at the same budget"
+    figure = metric_lines(at_budgets, "alpha", hue="budget", fixed={"M": 8})
+    (axes,) = figure.axes
+    colours = {
+        line.get_label(): to_hex(line.get_color())
+        for line in axes.lines
+        if line.get_label() in ("budget=0.5", "budget=0.7")
+    }
+    assert _dashed(axes) == [
+        ([74.0, 74.0], colours["budget=0.5"]), ([75.0, 75.0], colours["budget=0.7"]),
+    ]  # fmt: skip
+    assert [text.get_text() for text in figure.legends[0].get_texts()][-1] == told
+    assert f"difference from {told}" in figure.get_supxlabel().replace("\n", " ")
+    (axes,) = metric_lines(at_budgets, "budget", hue="alpha", fixed={"M": 8}).axes
+    assert [heights for heights, _ in _dashed(axes)] == [[74.0, 75.0]]
+    (axes,) = metric_lines(at_budgets, "alpha", fixed={"M": 8}).axes  # averaged over budgets
+    assert [heights for heights, _ in _dashed(axes)] == [[74.5, 74.5]]
+    (axes,) = metric_lines(at_budgets, "alpha", fixed={"M": 8, "budget": 0.7}).axes
+    assert [heights for heights, _ in _dashed(axes)] == [[75.0, 75.0]]
+    assert [text.get_text() for text in axes.texts] == ["GTP-ViT, M=1 at 0.7\n(0.9 GMACs)"]
+
+
+def test_no_caption_is_cut_at_any_resolution(at_budgets: pd.DataFrame) -> None:
+    for words in ("paired by image", "i" * 30, "W" * 30):
+        frame = at_budgets.assign(difference_from=f"gtp:{words}", difference_level=0.95)
+        figure = metric_lines(frame, "alpha", hue="budget")
+        for dpi in (72, 100, 300, 600):
+            figure.set_dpi(dpi)
+            (caption,) = figure.texts
+            drawn = caption.get_window_extent(figure.canvas.get_renderer())
+            assert 0.5 < drawn.x1 / figure.bbox.width < 0.99

@@ -85,7 +85,11 @@ def test_a_reference_is_no_point_unless_it_is_a_cell_which_has_no_interval(
     points = gather(with_reference, ["alpha", "M"], fixed={"P": 3})
     assert points.frame[["low", "high"]].notna().all(axis=None)
     assert len(gather(with_reference.assign(method="gtp"), ["gmacs"]).frame) == 2
-    assert reference_values(with_reference, "top1") == {"GTP-ViT, M=1": 74.0}
+    told = "GTP-ViT, M=1\n(0.9 GMACs)"  # the others cost from 0.5 to 0.7
+    assert reference_values(with_reference, "top1", costs=True) == {told: 74.0}
+    alike = with_reference.assign(gmacs=0.9)
+    for frame, costs in ((with_reference, False), (alike, True)):
+        assert reference_values(frame, "top1", costs=costs) == {"GTP-ViT, M=1": 74.0}
     cells = with_reference[1:].copy()
     cells.loc[cells.index[0], ["difference", "difference_low", "difference_high"]] = np.nan
     points = gather(cells, ["alpha", "M"], fixed={"P": 3})

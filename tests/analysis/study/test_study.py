@@ -146,6 +146,16 @@ def test_cells_are_compared_at_their_budget(make_grid: MakeGrid, store: Store) -
         assert own["difference"] == pytest.approx(own["top1"] - other["top1"])
 
 
+def test_unequal_costs_are_told(make_grid: MakeGrid, store: Store) -> None:
+    told = "times as much as gtp, so a difference is not that of the method alone"
+    unequal = make_grid({"base": ["tome:r=2", "gtp:P=2"]}, against="gtp", limit=10)
+    assert told in " ".join(str(unequal.run(store, progress=False)).split())
+    equal = make_grid({"base": ["tome", "topk"]}, against="gtp", budget=0.6, limit=10)
+    assert "times as much" not in str(equal.run(store, progress=False))
+    dense = make_grid({"base": ["tome", "topk"]}, against="dense", limit=10)
+    assert "times as much" not in str(dense.run(store, progress=False))
+
+
 def test_an_empty_study(make_grid: MakeGrid, store: Store) -> None:
     study = make_grid({"alpha": [0.1]}, where=lambda point: False).run(store, progress=False)
     assert study.records == []

@@ -19,6 +19,7 @@ from tokenred.analysis.result import fold, longest_piece
 from tokenred.core.errors import ConfigError
 
 _NAMES, _WORDS = 0.4, 0.55  # of the width for the names of rows; more only for whole words
+_TEXTS = 0.94  # of the width for captions: glyphs differ a little with the resolution
 _GAP = 0.03  # inches between labels
 _UPRIGHT = 0.9  # inches of an upright label, if more lines have room beside each other
 _LEAST, _AMPLE = 0.3, 4.0  # inches: the lowest axes, and a height to measure labels in
@@ -52,7 +53,7 @@ def _fit(figure: Figure, columns: int, height: float | None) -> None:
     drawn = [axes for axes in figure.axes if axes.get_visible() and axes.axison]
     rows = max(map(_rows_of, drawn), default=1)
     for text in figure.texts:
-        _break(text, 0.98 * wide)
+        _break(text, _TEXTS * wide)
     if not drawn:
         return
     named = {axes: names for axes in drawn if (names := _names(axes.xaxis))}

@@ -82,7 +82,7 @@ def choose(frame: pd.DataFrame, fixed: Fixed) -> pd.DataFrame:
     """The rows in which the columns have the given values; refused if there are none."""
     need(frame, list(fixed or ()), "fixing a value")
     for name, value in (fixed or {}).items():
-        rows = frame[[_same(own, value) for own in frame[name]]]
+        rows = frame[are_equal(frame[name], value)]
         if rows.empty:
             there = ", ".join(dict.fromkeys(show_value(v) for v in frame[name].dropna()))
             raise InputError(
@@ -90,6 +90,11 @@ def choose(frame: pd.DataFrame, fixed: Fixed) -> pd.DataFrame:
             )
         frame = rows
     return frame
+
+
+def are_equal(column: pd.Series, value: Any) -> pd.Series:
+    """Which values of a column are one that a user gave."""
+    return pd.Series([_same(own, value) for own in column], column.index, dtype=bool)
 
 
 def _same(own: Any, value: Any) -> bool:

@@ -1,8 +1,11 @@
 """A metric along one axis of a study, with intervals; scorers side by side (Fig. 5 of GTP)."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from tokenred.analysis.plots.canvas import (
     BAR_GAP,
@@ -24,7 +27,14 @@ from tokenred.analysis.plots.frames import (
     symbol_of,
 )
 from tokenred.analysis.plots.looks import looks_of, read_name
-from tokenred.analysis.plots.points import BUDGETS, gather, order, reference_values
+from tokenred.analysis.plots.points import (
+    BUDGETS,
+    gather,
+    order,
+    reference_values,
+    reference_words,
+    references_of,
+)
 
 # With more lines than these, bands hide each other; with more than those, the legend has a title.
 _BANDS, _PLAIN_LABELS = 2, 4
@@ -77,8 +87,10 @@ def metric_lines(
     bars = len(names) > _BANDS or not numeric or gaps
     titled = len(names) > _PLAIN_LABELS
     with new_figure(width, height, 2.6) as (figure, axes):
-        draw_references(axes, reference_values(frame, metric))
-        for i, (name, (colour, marker)) in enumerate(looks_of(names).items()):
+        draw_references(axes, reference_values(frame, metric, fixed, costs=True))
+        looks = looks_of(names)
+        dashed = _draw_varied_references(axes, frame, x, metric, hue, fixed, looks, places)
+        for i, (name, (colour, marker)) in enumerate(looks.items()):
             line = own[own[hue] == name] if hue else own
             line = line.assign(at=line[x].map(places)).sort_values("at")
             known = line["low"].notna().any()
@@ -96,12 +108,36 @@ def metric_lines(
         title = points.about if title is None else title
         axes.set(xlabel=label_of(x, points.own), ylabel=points.label, title=title)
         axes.margins(x=0.06)
-        if hue:
-            handles, _ = axes.get_legend_handles_labels()
-            heading = symbol_of(hue, points.own) if titled else None
+        handles, _ = axes.get_legend_handles_labels()
+        if handles := [*handles, *dashed] if hue or dashed else []:
+            heading = symbol_of(hue, points.own) if hue and titled else None
             add_legend(figure, handles, "upper", title=heading)
         add_note(figure, points.note())
     return figure
+
+
+def _draw_varied_references(
+    axes: Axes, source: Any, x: str, metric: str, hue: str | None, fixed: Fixed,
+    looks: Mapping[Any, tuple[Any, str]], places: Mapping[Any, float],
+) -> list[Line2D]:  # fmt: skip
+    """Dashed lines at references that differ along an axis, as at the budgets of their cells.
+
+    Returns:
+        What the legend says of them.
+    """
+    found = references_of(read_frame(source), fixed)
+    if not found.size or found["difference_from"].nunique() < 2:
+        return []
+    along, of_lines = (name in found and found[name].notna().all() for name in (x, hue))
+    dashes: Any = {"linestyle": (0, (4, 3)), "linewidth": 0.8, "zorder": 1}
+    for name, rows in found.groupby(hue) if of_lines else [(None, found)]:
+        colour = looks[name][0] if name in looks else "0.55"
+        if along:
+            own = rows.assign(at=rows[x].map(places)).groupby("at", as_index=False)[metric].mean()
+            axes.plot(own["at"], own[metric], color=colour, **dashes)
+        else:
+            axes.axhline(rows[metric].mean(), color=colour, **dashes)
+    return [Line2D([], [], color="0.4", label=reference_words(found), **dashes)]
 
 
 def _is_number(value: Any) -> bool:
@@ -150,7 +186,7 @@ def scorer_comparison(
     own = points.frame.sort_values("value").reset_index(drop=True)
     ends = [own["value"] - own["low"], own["high"] - own["value"]]
     with new_figure(width, height, 0.9 + 0.2 * len(own)) as (figure, axes):
-        draw_references(axes, reference_values(data, metric), across=False)
+        draw_references(axes, reference_values(data, metric, fixed, costs=True), across=False)
         looks = [(palette(1)[0], "o")] * len(own)
         draw_rows(axes, list(map(str, own["scorer"])), own["value"], ends, looks)
         axes.set(xlabel=points.label, title=points.about if title is None else title)

@@ -11,13 +11,13 @@ from scipy import stats
 from tokenred.analysis.plots import frames
 from tokenred.analysis.plots.frames import Fixed, axes_of, need, read_frame, show_value, symbol_of
 from tokenred.analysis.plots.looks import read_name
-from tokenred.analysis.result import count, reference_name
+from tokenred.analysis.result import ALIKE, count, reference_name
 from tokenred.core.errors import ConfigError, InputError
 from tokenred.core.values import PartOf, read
 
 # An average over different values of these would be meaningless.
 _IDENTITY = ("model", "data", "weights", "method", "dtype", "precision")
-BUDGETS = ("P", "r", "keep_rate", "schedule")
+BUDGETS = ("budget", "P", "r", "keep_rate", "schedule")
 SHARES = ("top1", "top5")
 
 
@@ -147,17 +147,53 @@ def gather(
     )
 
 
-def reference_values(source: Any, metric: str) -> dict[str, float]:
-    """The values of the dense model and of the reference of the others, if there is one of each."""
+def reference_values(
+    source: Any, metric: str, fixed: Fixed = None, *, costs: bool = False
+) -> dict[str, float]:
+    """The values of the dense model and of the reference of the others, if there is one of each.
+
+    With ``costs``, the name of a reference that costs more or less than the others says so.
+    """
     frame = read_frame(source)
     if not {"method", metric} <= set(frame):
         return {}
     found = {"dense": frame[frame["method"] == "dense"]}
-    others = frame[frames.are_references(frame) & (frame["method"] != "dense")]
+    others = references_of(frame, fixed)
     if others["method"].size and others["difference_from"].nunique() == 1:
-        found[read_name(others["difference_from"].iloc[0])] = others
+        beside = _that_have(frame, fixed) if costs else others
+        found[_with_cost(others, beside)] = others
     values = {name: rows[metric].dropna() for name, rows in found.items()}
     return {name: float(own.mean()) for name, own in values.items() if own.nunique() == 1}
+
+
+def references_of(frame: pd.DataFrame, fixed: Fixed = None) -> pd.DataFrame:
+    """The rows of references other than the dense model, where they are not fixed otherwise."""
+    return _that_have(frame[frames.are_references(frame) & (frame["method"] != "dense")], fixed)
+
+
+def _that_have(frame: pd.DataFrame, fixed: Fixed) -> pd.DataFrame:
+    """The rows in which columns have a value, or none."""
+    for name, value in (fixed or {}).items():
+        if name in frame:
+            frame = frame[frame[name].isna() | frames.are_equal(frame[name], value)]
+    return frame
+
+
+def _with_cost(references: pd.DataFrame, frame: pd.DataFrame) -> str:
+    name = reference_words(references)
+    if "gmacs" not in frame:
+        return name
+    own = frame[~frame.index.isin(references.index) & (frame["method"] != "dense")]["gmacs"]
+    cost = float(references["gmacs"].mean())
+    alike = own.min() / ALIKE <= cost <= own.max() * ALIKE and own.max() <= own.min() * ALIKE
+    return name if own.empty or alike else f"{name}\n({cost:.3g} GMACs)"
+
+
+def reference_words(frame: pd.DataFrame) -> str:
+    """What the differences of a frame are from."""
+    names = frame["difference_from"].dropna() if "difference_from" in frame else ()
+    name, several, _ = reference_name(names).partition(" at the same budget")
+    return read_name(name) + several if name else "the reference"
 
 
 def order(value: Any) -> tuple[int, Any]:
@@ -207,20 +243,14 @@ def paired_words(frame: pd.DataFrame) -> str:
     levels = [] if "difference_level" not in frame else frame["difference_level"].dropna().tolist()
     return (
         f"{f'{levels[0]:.0%} ' if len(set(levels)) == 1 else ''}intervals of the difference from "
-        f"{_reference(frame)}, paired by image"
+        f"{reference_words(frame)}, paired by image"
     )
-
-
-def _reference(frame: pd.DataFrame) -> str:
-    """What the differences of a frame are from."""
-    names = frame["difference_from"].dropna() if "difference_from" in frame else ()
-    return read_name(reference_name(names)) or "the reference"
 
 
 def _label(frame: pd.DataFrame, metric: str) -> str:
     label = frames.label_of(metric)
     if metric == "difference" and "difference_from" in frame:
-        return label.replace("dense", _reference(frame))
+        return label.replace("dense", reference_words(frame))
     return label
 
 

@@ -1,5 +1,6 @@
 """Accuracy against cost or speed, one line per method."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -28,10 +29,10 @@ from tokenred.analysis.plots.frames import (
 from tokenred.analysis.plots.looks import Look, looks_of, read_name, variants_of
 from tokenred.analysis.plots.points import paired_words, reference_values, wilson
 from tokenred.analysis.plots.published import dense_point, read_published
+from tokenred.analysis.result import ALIKE
 from tokenred.core.errors import ConfigError, InputError
 
 _DENSE = "dense"
-_ALIKE = 1.03  # costs no further apart are one budget's: whole tokens cannot meet it exactly
 _NEAR = 0.02  # of the axis; bars that are closer would cover each other
 # Axis -> label relative to dense.
 _AXES = {"gmacs": "cost per image (% of dense)", "images_per_second": label_of("speedup")}
@@ -97,7 +98,7 @@ def tradeoff(
     value = "top-1 Δ vs. dense (points)" if relative else label_of("top1")
     title = about(frame) if title is None else title
     plain = x == "gmacs" and hue is None and theirs is None and not front
-    if plain and len(points) > 1 and points["x"].max() <= _ALIKE * points["x"].min():
+    if plain and len(points) > 1 and points["x"].max() <= ALIKE * points["x"].min():
         return _rows(points, ours[dense], references, note, value, title, width, height)
     with new_figure(width, height) as (figure, axes):
         _draw_lines(axes, points, looks)
@@ -179,17 +180,21 @@ def _rows(
     # Names tell the cells of a study apart.
     called = own["line" if {"base"}.issuperset(_varied(own)) else "method"]
     looks = looks_of(called, shades=False)
-    ends = [own["y"] - own["y_low"], own["y_high"] - own["y"]]
-    low, high = (f"{cost:.3g}" for cost in (own["gmacs"].min(), own["gmacs"].max()))
-    note = f"all at {low if low == high else f'{low} to {high}'} GMACs per image"
+    bounds = [own["y"] - own["y_low"], own["y_high"] - own["y"]]
+    ends = (own["gmacs"].min(), own["gmacs"].max())
+    note = f"all at {_range(f'{cost:.3g}' for cost in ends)} GMACs per image"
     with new_figure(width, height, 1.0 + 0.2 * len(names)) as (figure, axes):
         draw_references(axes, references, across=False)
         for _, star in dense.head(1).iterrows():
-            note += f", {own['gmacs'].mean() / star['gmacs']:.0%} of dense"
-        draw_rows(axes, names, own["y"], ends, [looks[name] for name in called])
+            note += f", {_range(f'{cost / star.gmacs:.0%}' for cost in ends)} of dense"
+        draw_rows(axes, names, own["y"], bounds, [looks[name] for name in called])
         axes.set(xlabel=value, title=title)
         add_note(figure, "; ".join(filter(None, (note, bars))))
     return figure
+
+
+def _range(ends: Iterable[str]) -> str:
+    return " to ".join(dict.fromkeys(ends))
 
 
 def _row_names(own: pd.DataFrame) -> list[str]:

@@ -101,10 +101,13 @@ class Plan:
         return missing, narrow
 
     def frame(self, store: Store | None) -> pd.DataFrame:
-        """One row per cell, as in a study, with costs and whether it is done."""
+        """One row per cell, as in a study, with costs and whether it is done.
+
+        Its ``attrs["references"]`` are the references that are no cells: strategy, GMACs, status.
+        """
         import pandas as pd
 
-        known = {} if store is None else store.status([cell.key for cell in self.cells])
+        known = {} if store is None else store.status([*self.results])
         seen: set[str] = set()
         records = []
         for cell in self.cells:
@@ -117,7 +120,13 @@ class Plan:
             # Last, because pandas prints the first and the last columns.
             last = {"why": cell.why, "gmacs": costs.pop("gmacs", None), "status": status}
             records.append({**cell.axes, **record({**row, **costs}, {}), **last})
-        return pd.DataFrame(records)
+        frame = pd.DataFrame(records)
+        others = [cell for cell in self.references if cell.key not in seen]
+        frame.attrs["references"] = [
+            (each.label, self.cost(each).gmacs, known.get(each.key, ("to do", ""))[0])
+            for each in others
+        ]
+        return frame
 
     def cost(self, cell: Cell) -> Cost:
         """The cost of an image in a cell that its model can run."""

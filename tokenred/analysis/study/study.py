@@ -12,6 +12,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from tokenred.analysis.result import (
+    ALIKE,
     Columns,
     Result,
     count,
@@ -140,6 +141,20 @@ class Study(Result):
         """The cells that raised."""
         return [row for row in self.records if row["status"] != DONE]
 
+    def _unequal_costs(self) -> list[str]:
+        """A line if cells cost more or less than the strategy that they are compared with."""
+        costs = {row["key"]: row.get("gmacs") or 0.0 for row in self.records}
+        theirs = {row["key"]: row["gmacs"] for row in self.references if row["method"] != DENSE}
+        pairs = [(costs.get(c.key), theirs.get(c.reference or "")) for c in self._plan.cells]
+        ratios = [own / other for own, other in pairs if own and other]
+        if all(1 / ALIKE <= ratio <= ALIKE for ratio in ratios):
+            return []
+        return [
+            f"The cells cost {min(ratios):.2f} to {max(ratios):.2f} times as much as "
+            f"{self.against}, so a difference is not that of the method alone; set a budget to "
+            "compare at equal cost."
+        ]
+
     def doubts(self) -> list[str]:
         """A line if the dense model does no better than a guess."""
         for row in (*self.references, *self.records):
@@ -206,6 +221,7 @@ class Study(Result):
             if "top1" in first and set(self.axes).difference(SETTINGS):
                 tied = len({row["key"] for row in done if row.get("top1") == first["top1"]})
                 lines.append(f"Best: {first['strategy'] if tied == 1 else f'{tied} cells tie'}")
+        lines += self._unequal_costs()
         timed = [*records, *self.references]
         lines += figure_notes([row for row in timed if row["status"] == DONE])
         lines += filter(None, [resolution(records, self.level), *self.doubts()])
