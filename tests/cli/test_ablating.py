@@ -111,7 +111,7 @@ def test_an_interrupt_says_how_to_go_on(run: Run, moody: tuple[str, ...]) -> Non
     assert result.exit_code == 130
     (line,) = result.stderr.splitlines()
     assert line.startswith("tokenred: stopped")
-    assert "again" in line
+    assert "Continue with: tokenred ablate" in line
 
 
 def test_values_on_the_command_line(run: Run) -> None:

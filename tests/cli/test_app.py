@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -287,7 +288,9 @@ def test_who_stops_a_command_is_told_how_to_go_on(
     stopped = run("compare", *moody, "--no-timing", "--limit", 4, "-s", "gtp:scorer=Moody",
                   "--out", "a b")  # fmt: skip
     assert stopped.exit_code == 130
-    start = "tokenred: stopped; finished results are kept. Resume with: tokenred "
+    start = (
+        "tokenred: stopped; 1 of 2 results (cells and references) done. Continue with: tokenred "
+    )
     assert stopped.stderr.startswith(start)
     calls.unlink()
     assert run(*shlex.split(stopped.stderr.removeprefix(start))).exit_code == 0
@@ -296,6 +299,38 @@ def test_who_stops_a_command_is_told_how_to_go_on(
     stopped = run("oversmoothing", *moody, "-s", "gtp:scorer=Moody", "--limit", 2)
     told = "tokenred: stopped; nothing was written.\n"
     assert (stopped.exit_code, stopped.stderr) == (130, told)
+
+
+SLOW_IMPORT = """
+import os, sys, time
+def swallow():  # as packages do around optional imports
+    try:
+        time.sleep(60)
+    except BaseException:
+        pass
+open({ready!r}, "w").close()
+swallow()
+print("went on", file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_import_does_not_swallow_a_stop(tmp_path: Path, number: signal.Signals) -> None:
+    ready = tmp_path / "ready"
+    (tmp_path / "matplotlib.py").write_text(SLOW_IMPORT.format(ready=str(ready)))
+    Path(tmp_path, "a.csv").write_text("P,strategy,method,top1\n3,gtp,gtp,70\n")
+    command = [sys.executable, "-m", "tokenred", "plot", "lines", "a.csv", "--x", "P"]
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+    ) as running:
+        while not ready.exists():
+            assert running.poll() is None
+            time.sleep(0.05)
+        running.send_signal(number)
+        _, told = running.communicate(timeout=30)
+    assert running.returncode == 128 + number
+    assert told == "tokenred: stopped; nothing was written.\n"
 
 
 def test_two_runs_into_one_place(run: Run, tmp_path: Path) -> None:

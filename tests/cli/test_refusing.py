@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from tokenred.analysis.study import engines
 from tokenred.analysis.study.cell import OUTSIDE
 from tokenred.analysis.study.metrics import list_metrics
-from tokenred.cli.refusing import refuse_unknown
+from tokenred.cli.refusing import ENGINES, refuse_unknown
 from tokenred.core.errors import TokenredError, UnknownNameError
 from tokenred.core.registry import KINDS
 from tokenred.strategies.specs import write_value
@@ -26,7 +27,7 @@ def test_whatever_is_registered_can_be_named(kind: str) -> None:
                 f"{at}{name}=1" for name in names for at in ("", f"{kind}.", f"steps.1.{kind}.")
             ]
             parts = [f"{kind}={entry.name}"] * (kind != "strategy")
-            refuse_unknown({"axis": (*parts, *axes)})
+            refuse_unknown({"axis": (*parts, *axes), "invalid": "skip"})  # names only
             if kind == "strategy":
                 every = signature(Strategy).parameters | dict(signature(entry.make).parameters)
                 values = {n: write_value(p.default) for n, p in every.items()}
@@ -35,7 +36,8 @@ def test_whatever_is_registered_can_be_named(kind: str) -> None:
 
 
 def test_settings_can_be_axes_and_their_misspellings_cannot() -> None:
-    refuse_unknown({"axis": tuple(f"{name}=1" for name in (*OUTSIDE, *FIELDS))})
+    names = (*OUTSIDE, *FIELDS)
+    refuse_unknown({"axis": tuple(f"{name}=1" for name in names), "invalid": "skip"})
     for name in OUTSIDE:
         with pytest.raises(UnknownNameError, match=f"unknown axis '{name}s_'"):
             refuse_unknown({"axis": (f"{name}s_=1",)})
@@ -64,6 +66,12 @@ def test_the_defaults_of_every_part_can_be_given(kind: str) -> None:
         ({"axis": ("M=2,0",)}, "axis M of gtp must be a whole number of at least 1"),
         ({"axis": ("base=tome,evit", "keep_rate=0.5,2")}, "axis keep_rate of evit must be"),
         ({"axis": ("scorer=DiagAttn,Diag",)}, "unknown scorer 'Diag'"),
+        ({"axis": ("scorer.aggregate=max,median",)}, "axis scorer.aggregate must be one of"),
+        ({"axis": ("graph.M=0",)}, "axis graph.M must be a whole number of at least 1"),
+        ({"axis": ("gtp.P=4",)}, "unknown axis 'gtp.P'"),
+        ({"axis": ("seed=-1",)}, "axis seed must be a whole number of at least 0"),
+        ({"strategy": ("gtp:scorer=DiagAttn(aggregate=median)",)}, "DiagAttn: aggregate must be"),
+        ({"engine": "prcesses"}, "unknown engine 'prcesses'. Did you mean 'processes'?"),
         ({"metrics": ("accuracy", "acuracy")}, "unknown metric 'acuracy'. Did you mean"),
     ],
 )
@@ -74,6 +82,10 @@ def test_values_are_refused_without_pytorch(given: dict[str, Any], told: str) ->
 
 def test_a_cell_that_may_be_skipped_is_not_refused() -> None:
     refuse_unknown({"axis": ("P=-1",), "invalid": "skip"})
+
+
+def test_the_names_of_engines_are_those_of_grids() -> None:
+    assert ENGINES == engines.ENGINES
 
 
 def test_the_names_of_metrics_are_those_that_are_registered() -> None:

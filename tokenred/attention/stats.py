@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -13,8 +13,7 @@ from torch import Tensor
 from tokenred.core.errors import ConfigError, PartError, shown
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import at_least_fp32
-
-Aggregate = Literal["max", "mean"]
+from tokenred.core.values import Aggregate as Aggregate
 
 
 class AttentionStat(NamedTuple):

@@ -20,10 +20,12 @@ from tokenred.cli.options import (
     read_class_map,
     read_size,
     refuse_missing,
+    valid,
 )
 from tokenred.cli.refusing import read_axes
 from tokenred.core.errors import ConfigError, UnknownNameError
-from tokenred.core.files import check_new
+from tokenred.core.files import check_output
+from tokenred.core.values import Size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +51,7 @@ def ablate_command(
     store: Path | None = None,
     dry_run: bool = False,
     sort: str | None = None,
-    rows: int = 40,
+    rows: Annotated[int, valid(Size, "--rows")] = 40,
     output: Annotated[Path | None, OUTPUT] = None,
     overwrite: Overwrite = False,
     **options: Any,
@@ -97,7 +99,7 @@ def ablate_command(
         asked["image_size"] = read_size(image_size)
     _fill_in(asked, random_weights)
     if output is not None and not dry_run:
-        claim(check_new(output, overwrite=overwrite))
+        claim(check_output(output, (".csv",), overwrite=overwrite))
     if sort is not None and tuple(asked.get("metrics", ("accuracy",))) == ("accuracy",):
         _check_column(sort, list(asked.get("axes") or ()))
     from tokenred.analysis import Grid

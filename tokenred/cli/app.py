@@ -21,7 +21,7 @@ from cyclopts import (
 )
 
 from tokenred._version import __version__
-from tokenred.cli.console import claims, exit_code, terminable
+from tokenred.cli.console import claims, exit_code, stoppable
 from tokenred.cli.importing import OPTION, import_all
 from tokenred.cli.options import DATA_OF
 from tokenred.cli.refusing import refuse_devices, refuse_unknown
@@ -114,18 +114,18 @@ def _root(
         traceback: show the traceback of an error.
     """
     command: Any = None
+    again = (*words, *(f"{OPTION}={each}" for each in imports))
     try:
         command, bound, _ = app.parse_args(words)
         import_all(imports)
         given = bound.arguments | bound.arguments.get("options", {})
         if not any(registry.extended for registry in KINDS.values()):
             refuse_unknown(given)
-        refuse_devices(given)
-        with claims, terminable():
+        with claims, stoppable(lambda: _fail(_how_to_go_on(command, again), 0)):
+            refuse_devices(given)
             return command(*bound.args, **bound.kwargs) or 0
     except KeyboardInterrupt as stop:
-        again = (*words, *(f"{OPTION}={each}" for each in imports))
-        return _fail(_how_to_go_on(command, again, str(stop)), exit_code(stop))
+        return _fail(_how_to_go_on(command, again, stop), exit_code(stop))
     except TokenredError as error:
         if traceback:
             raise
@@ -177,10 +177,13 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _how_to_go_on(command: Any, words: Sequence[str], told: str) -> str:
-    """What to say when a command is stopped: the library's own message, or how to resume it."""
-    if command is None or "resume" not in inspect.signature(command).parameters:
-        return told or "stopped; nothing was written."
+def _how_to_go_on(command: Any, words: Sequence[str], stop: KeyboardInterrupt | None = None) -> str:
+    """What to say when a command is stopped: what is done, and how to resume it."""
+    known = inspect.signature(command).parameters if command else {}
+    done = getattr(stop, "done", "")
+    if "resume" not in known and "store" not in known:
+        return "stopped; nothing was written."
+    resume = ["--resume"] * ("resume" in known)
     again = [word for word in words if word not in ("--resume", "--overwrite")]
-    line = shlex.join(["tokenred", *again, "--resume"])
-    return f"stopped; finished results are kept. Resume with: {line}"
+    told = f"{done} done" if done else "finished results, if any, are kept"
+    return f"stopped; {told}. Continue with: {shlex.join(['tokenred', *again, *resume])}"

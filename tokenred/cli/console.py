@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from types import FrameType
+from typing import NoReturn
 
 from rich.console import Console
 
@@ -111,20 +113,31 @@ class _TerminatedError(KeyboardInterrupt):
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
-    """Within the block SIGTERM ends the program as Ctrl-C does: outputs are closed first."""
+def stoppable(tell: Callable[[], object]) -> Iterator[None]:
+    """Within the block SIGTERM ends the program as Ctrl-C does: outputs are closed first.
+
+    Except during an import: packages swallow the exception there, or are left half-imported. The
+    program then ends at once, after it has called ``tell``; nothing is being written.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def stop(*_: Any) -> NoReturn:
-        raise _TerminatedError
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        while frame is not None:
+            if frame.f_code.co_filename.startswith("<frozen importlib"):
+                tell()
+                sys.stderr.flush()
+                os._exit(128 + number)
+            frame = frame.f_back
+        raise _TerminatedError if number == signal.SIGTERM else KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def exit_code(stop: KeyboardInterrupt) -> int:

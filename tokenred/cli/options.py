@@ -353,7 +353,7 @@ def read_size(text: str) -> int | tuple[int, int]:
         ConfigError: for text of another form.
     """
     sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
+    if len(sides) > 2 or not all(side.isdecimal() and int(side) for side in sides):
         raise ConfigError(f"expected --image-size as a side or HEIGHTxWIDTH, got {text!r}.")
     return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
 

@@ -20,6 +20,7 @@ _NO_RECIPES = ("dense", "base", "none")
 _STRATEGY = "tokenred.strategies.strategy:Strategy.__init__"
 _GRID = "tokenred.analysis:Grid"
 _PACKAGE = Path(__file__).parents[1]
+ENGINES = ("serial", "processes", "ray")  # of a grid
 _METRIC = re.compile(r'^@register_metric\("(\w+)"', re.MULTILINE)
 _FIELD = re.compile(r"^    (\w+): ", re.MULTILINE)  # of a class, which may inherit more
 
@@ -45,6 +46,9 @@ def refuse_unknown(given: Mapping[str, Any]) -> None:
             parts += _parts_in(body if at else share, spec)
             if at:
                 read_share(spec, share)
+    engine = given.get("engine")
+    if isinstance(engine, str) and engine not in ENGINES:
+        raise UnknownNameError.of("engine", engine, ENGINES)
     if "metrics" in given and not has_plugins():
         text = (_PACKAGE / "analysis/study/metrics.py").read_text(encoding="utf-8")
         known = _METRIC.findall(text)
@@ -96,11 +100,34 @@ def read_axes(texts: Iterable[str]) -> dict[str, list[Any]]:
 def _refuse_values(base: str, axes: Mapping[str, list[Any]]) -> None:
     """Refuse values that an argument of a recipe cannot have."""
     recipe = re.split("[:@]", base)[0].strip().casefold()
-    if place := registered(KINDS["strategy"].folder).get(recipe):
-        known = parameters_of(declared(place))
-        for name in axes.keys() & known:
-            for value in axes[name]:
+    of_grid = parameters_of(declared(_GRID))
+    place = registered(KINDS["strategy"].folder).get(recipe)
+    known = parameters_of(declared(place)) if place else {}
+    for name, values in axes.items():
+        kind, _, parameter = name.rpartition(".")
+        for value in values:
+            if name in known:
                 read(known[name], value, f"axis {name} of {recipe}")
+            elif name in of_grid:
+                read(of_grid[name], value, f"axis {name}")
+            elif kind in KINDS:
+                _refuse_for_all(kind, parameter, value)
+
+
+def _refuse_for_all(kind: str, parameter: str, value: Any) -> None:
+    """Refuse a value that no part of a kind takes as this parameter."""
+    places = registered(KINDS[kind].folder).values()
+    known = [
+        own[parameter] for own in map(parameters_of, map(declared, places)) if parameter in own
+    ]
+    refused = []
+    for annotation in known:
+        try:
+            read(annotation, value, f"axis {kind}.{parameter}")
+        except ConfigError as error:
+            refused.append(error)
+    if known and len(refused) == len(known):
+        raise refused[0]
 
 
 def _parts_in(text: str, written: str) -> Iterator[tuple[str, Any]]:
@@ -160,8 +187,11 @@ def _refuse_unknown_axes(axes: Iterable[str]) -> None:
         for file in (_PACKAGE / folder).rglob("*.py"):
             known.update(_FIELD.findall(file.read_text(encoding="utf-8")))
     for axis in axes:
-        name = axis.rpartition(".")[2]
-        if name not in known and not name.isdigit():
+        *owners, name = axis.split(".")
+        strange = any(
+            each not in KINDS and each != "steps" and not each.isdigit() for each in owners
+        )
+        if strange or (name not in known and not name.isdigit()):
             raise UnknownNameError(
                 f"unknown axis {axis!r}.{did_you_mean(name, known)} An axis is a parameter of the "
                 "strategy, of its recipe or of one of its parts, or a setting of the grid such as "

@@ -24,10 +24,12 @@ from tokenred.cli.options import (
     options_of,
     read_class_map,
     reason,
+    valid,
 )
 from tokenred.core.errors import ConfigError, DataError
 from tokenred.core.files import PICTURES, check_new, check_suffix, prepare_folder
 from tokenred.core.notation import read_arguments
+from tokenred.core.values import Count
 
 if TYPE_CHECKING:
     from torch import nn
@@ -118,7 +120,9 @@ def graph_command(
     demo: bool = False,
     model: ModelOptions = ModelOptions(),
     builder: Annotated[str, Parameter(name=["--builder", "-b"])] = "mixed:M=8",
-    patch: Annotated[tuple[int, ...], Parameter(name=["--patch", "-p"])] = (),
+    patch: Annotated[
+        tuple[int, ...], Parameter(name=["--patch", "-p"]), valid(Count, "--patch")
+    ] = (),
     all_edges: bool = False,
     output: Pictures = (Path("tokenred-out/graph.png"),),
     overwrite: Overwrite = False,

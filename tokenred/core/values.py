@@ -50,6 +50,8 @@ LaterBlocks = Annotated[Blocks, Predicate(all), Words("ascending block numbers f
 Shares = Annotated[tuple[Share, ...], MinLen(1)]
 Sizes = Annotated[tuple[Size, ...], MinLen(1)]
 Magnitudes = Annotated[tuple[Magnitude, ...], MinLen(1)]
+Aggregate = Literal["max", "mean"]
+"""Over the heads of an attention map."""
 Compile = bool | Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 """Whether to compile, or the mode of ``torch.compile``."""
 EngineName = Literal["auto", "plain", "tiled", "two_calls", "one_pass", "triton"]

@@ -203,8 +203,8 @@ def test_at_one_cost_each_strategy_has_a_row(comparison: pd.DataFrame) -> None:
     assert values[looks["tome"][1]] == [[78, 0]]
     bars = [bar.get_segments()[0][:, 0].tolist() for bar in axes.collections]
     assert sorted(bars) == [[77, 79], [78, 80]]
-    words = "all at 2 to 2.04 GMACs per image, 50% to 51% of dense; intervals of the difference from the "
-    assert _caption(figure) == f"{words}reference, paired by image"
+    words = "all at 2 to 2.04 GMACs per image, 50% to 51% of dense; intervals of the difference "
+    assert _caption(figure) == f"{words}from the reference, paired by image"
     (axes,) = tradeoff(frame, relative=True).axes
     assert axes.get_xlabel() == "top-1 Δ vs. dense (points)"
     assert len(tradeoff(frame, front=True).legends) == 1

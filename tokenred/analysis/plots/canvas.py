@@ -139,14 +139,17 @@ def _show_hidden(axes: Axes) -> None:
     places = [axes.transData.transform(line.get_xydata()) for line in drawn]
     for i, line in enumerate(drawn):
         near = line.get_markersize() / 3 * axes.figure.dpi / 72
-        above = np.zeros(len(places[i]), int)
+        above, covered = np.zeros(len(places[i]), int), False
         for other in places[i + 1 :]:
             apart = np.linalg.norm(places[i][:, None] - other, axis=-1)
-            above += (apart < near).any(axis=1)
+            above += (hidden := (apart < near).any(axis=1))
+            covered |= bool(hidden.all())
         for times in range(1, above.max(initial=0) + 1):
             x, y = np.where(above >= times, np.transpose(line.get_xydata()), np.nan)
             (again,) = axes.plot(x, y)
             again.update_from(line)
+            if not covered:  # other lines only cross it
+                again.set_linestyle("none")
             again.set(
                 markersize=line.get_markersize() + 4 * times, label="_hidden",
                 linewidth=line.get_linewidth() + 2 * times, zorder=line.get_zorder() - 0.1 * times,

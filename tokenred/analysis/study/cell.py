@@ -49,7 +49,18 @@ class MetricNameError(ConfigError):
 
 
 class StudyInterruptedError(KeyboardInterrupt):
-    """The user stopped a grid. Finished results are stored; the message says how to continue."""
+    """The user stopped a grid. Finished results are stored; the message says how to continue.
+
+    Attributes:
+        done: such as "2 of 5 results (cells and references)".
+    """
+
+    def __init__(self, done: str, place: str) -> None:
+        super().__init__(
+            f"stopped: {done} are done, kept in {place}; run the same grid on that store again to "
+            "continue."
+        )
+        self.done = done
 
 
 def plain(value: Any) -> Any:

@@ -62,7 +62,7 @@ class Grid:
             included.
         limit: maximum number of images, a fixed class-balanced choice by ``seed``.
         batch_size: images per batch.
-        seed: of that choice.
+        seed: of the choice of images.
         dtype: ``"float32"``, ``"bfloat16"``, …, ``"amp:bfloat16"``; None for the model's own.
         budget: share of the dense model's GMACs that each cell may cost, like ``@0.65``.
         cells: further cells, each a mapping from names to values.
@@ -73,7 +73,7 @@ class Grid:
         against: ``"dense"``, ``"base"`` (what the cell starts from) or any other strategy: also run
             this, and compare each cell with it, paired by image. Unless it has a budget of its own
             (``"gtp@0.65"``), it runs at that of the cell.
-        split, class_map: as for `tokenred.data.open_dataset`.
+        split, class_map: as in `tokenred.data.open_dataset`.
         device: where to run; None for the model's device.
         image_size: a side or (height, width) that models are resized to; None for their own.
         compile: time compiled models: True, or a mode of ``torch.compile``.
@@ -185,7 +185,7 @@ class Grid:
             retry_failed: run cells again that failed in an earlier run.
             on_error: if a cell raises, ``"keep"`` its error and continue, or ``"raise"`` it.
             wait: seconds to wait for another grid that writes to the store.
-            level: of the paired intervals.
+            level: level of the paired intervals.
             progress: show progress on standard error.
 
         Raises:

@@ -341,10 +341,8 @@ def _run_cells(
         left_out = [cell for cell in missing if cell.error is not None]
         write([(cell, outcome(cell.key, SKIPPED, error=cell.why)) for cell in left_out])
     except KeyboardInterrupt as stop:
-        raise StudyInterruptedError(
-            f"stopped: {whole - len(running)} of {whole} results (cells and references) are done, "
-            f"kept in {store.path or 'memory'}; run the same grid on that store again to continue."
-        ) from stop
+        done = f"{whole - len(running)} of {whole} results (cells and references)"
+        raise StudyInterruptedError(done, str(store.path or "memory")) from stop
     if running:
         raise EngineError(
             f"engine {engine.name!r} ended without outcomes for {len(running)} cells; start the "

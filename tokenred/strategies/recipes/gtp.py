@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from tokenred.attention.stats import Aggregate
-from tokenred.core.values import Count, Magnitude, Magnitudes, Share, Size
+from tokenred.core.values import Aggregate, Count, Magnitude, Magnitudes, Share, Size
 from tokenred.graphs.base import GraphBuilder, graph_builders
 from tokenred.strategies.base import Fuser, Scorer, Selector, fusers, names_selector, scorers
 from tokenred.strategies.schedules.constant import Constant

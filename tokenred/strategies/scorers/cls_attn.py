@@ -3,9 +3,9 @@
 from typing import Literal
 
 from tokenred.attention import AttentionStat
-from tokenred.attention.stats import Aggregate
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Part, Traits
+from tokenred.core.values import Aggregate
 from tokenred.strategies.base import Scorer, scorers
 from tokenred.strategies.scorers.broad_attn import BroadAttn
 

@@ -1,7 +1,7 @@
 """GTP's regeneration difficulty."""
 
 from tokenred.attention import AttentionStat
-from tokenred.attention.stats import Aggregate
+from tokenred.core.values import Aggregate
 from tokenred.strategies.base import Scorer, scorers
 
 

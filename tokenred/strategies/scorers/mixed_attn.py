@@ -4,8 +4,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenred.attention import AttentionStat, AttentionStats
-from tokenred.attention.stats import Aggregate
 from tokenred.core.state import TokenState
+from tokenred.core.values import Aggregate
 from tokenred.strategies.base import Scorer, scorers
 
 
