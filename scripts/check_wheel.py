@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "tokenred"
-DOORS = ("strategies", "graphs", "analysis")
+FOLDERS = ("strategies", "graphs", "analysis")
 # Files that the package reads at run time, besides its code.
 DATA = {".py", ".typed", ".safetensors", ".npz", ".csv", ".json", ".toml", ".txt"}
 OUTPUTS = (".pyc", ".db", ".log", ".executed.ipynb")
@@ -156,12 +156,12 @@ def check_installed(wheel: Path, sdist: Path) -> None:
         python = install(wheel, folder, env)
         try_out(python, away, env)
         call(folder / "venv" / "bin" / PACKAGE, "--help", cwd=away, env=env)
-        for door in DOORS:
-            code = f"import importlib.util as u, sys; sys.exit(u.find_spec({door!r}) is not None)"
+        for name in FOLDERS:
+            code = f"import importlib.util as u, sys; sys.exit(u.find_spec({name!r}) is not None)"
             try:
                 call(python, "-c", code, cwd=away, env=env)
             except WheelError:
-                raise WheelError(f"the wheel must not install a module {door!r}") from None
+                raise WheelError(f"the wheel must not install a module {name!r}") from None
         reinstall(sdist, python, env)
         try_out(python, away, env)
 

@@ -160,7 +160,7 @@ def test_forward_features_unreduced() -> None:
         reduced.forward_features(images, unreduce=True, fill="mean")
 
 
-# ---------------------------------------------------------------- owners, noted on the way
+# ---------------------------------------------------------------- owners, recorded block by block
 
 METHODS = {name: tr.strategy(name) for name in tr.list_strategies()} | {
     "prune": tr.Strategy("MixedAttn", schedule=2),

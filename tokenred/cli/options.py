@@ -186,6 +186,8 @@ def _described(function: Callable[..., Any]) -> dict[str, str]:
     found = {}
     for each in parse(inspect.getdoc(function) or "").params:
         text = " ".join((each.description or "").replace("``", "`").split())
+        # None cannot be written as an option.
+        text = text.replace("None for", "by default").replace("None if", "omit it if")
         other = re.match(r"(?:as in|see) `([\w.]+)`", text)
         home, _, whose = other[1].rpartition(".") if other else ("", "", "")
         theirs = _described(declared(f"{home or 'tokenred.analysis'}:{whose}")) if whose else {}

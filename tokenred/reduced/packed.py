@@ -63,7 +63,7 @@ def packing_of(block: BlockAdapter, state: TokenState) -> Packing | None:
     """The block for a packed batch, or None where packing does not pay.
 
     It does not on a GPU, which would wait for the places, nor in a compiled or exported graph; and
-    hooks and rotary positions go by the padded shape.
+    hooks and rotary positions rely on the padded shape.
     """
     size, x = state.size, state.x
     if size is None or x.device.type != "cpu" or not is_eager():

@@ -34,7 +34,7 @@ class RunFolder:
         """Refuse a folder in which the run could not be kept; nothing is written.
 
         Raises:
-            OutputExistsError: if it has another run, and neither may go on or be replaced.
+            OutputExistsError: if it has another run that may be neither continued nor replaced.
             DataError: if it cannot be made or written to.
         """
         check_folder(self.path)

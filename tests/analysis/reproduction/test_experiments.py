@@ -96,7 +96,7 @@ def test_settings_are_those_of_the_paper_and_losses_from_its_dense_row() -> None
     assert plain.published["top1"] == 79.2
 
 
-def test_what_is_owed_says_why() -> None:
+def test_what_is_missing_says_why() -> None:
     claims = _claims("table2", "DeiT-S")
     tuned = claims["gtp:P=8,theta=0.6, fine-tuned"]
     assert tuned.command.startswith("tokenred finetune --model deit_small_patch16_224.fb_in1k")

@@ -65,7 +65,7 @@ def test_of_several_cells_the_best_counts() -> None:
     assert len(best) == 4
 
 
-def test_a_failed_cell_is_owed_and_a_drawn_experiment_judges_nothing() -> None:
+def test_a_failed_cell_is_missing_and_a_drawn_experiment_judges_nothing() -> None:
     frame = _done(make_part("table6", status="failed", error="no memory")).frame
     assert set(frame["verdict"]) == {"not run"}
     assert set(frame["why"]) == {"no memory"}

@@ -38,5 +38,5 @@ def test_refused() -> None:
         tr.wrap(VisionTransformer(**SMALL), tr.strategy("ats", fuser="propagate"))
     with pytest.raises(ConfigError, match=r"theta=0\.7 would count the padding"):
         tr.wrap(VisionTransformer(**SMALL), tr.strategy("ats", theta=0.7))
-    # A head of all tokens hands on the padding, which its user sees by the size of the trace.
+    # A head over all tokens returns the padding; its user tells it by the sizes in the trace.
     assert tr.wrap(VisionTransformer(**SMALL | {"num_classes": 0}, global_pool=""), "ats")

@@ -24,7 +24,7 @@ def test_a_pretrained_model_starts_unchanged(form: str) -> None:
     base, batch = model(form), images(form)
     with torch.no_grad():
         whole = tr.wrap(base, tr.strategy("mstm", keep_rate=1.0))
-        # Up to the layout of the tokens in memory, which a model without prefix hands on.
+        # Up to the layout of the tokens in memory, which a model without a prefix returns.
         torch.testing.assert_close(whole(batch), base(batch), rtol=0, atol=1e-12)
         merged = tr.wrap(base, "mstm")
         without = tr.wrap(base, tr.strategy("mstm", multi_scale=False))

@@ -76,7 +76,7 @@ class Grid:
         split, class_map: as in `tokenred.data.open_dataset`.
         device: where to run; None for the model's device.
         image_size: a side or (height, width) that models are resized to; None for their own.
-        compile: time compiled models: True, or a mode of ``torch.compile``.
+        compile: time compiled models; or a mode of ``torch.compile``.
         attention: the attention engine, by its name (`tokenred.wrap`).
         reference: the model that timings are compared with, and that ``against="dense"`` refers to;
             None for each cell's own dense model.
@@ -179,7 +179,7 @@ class Grid:
                 an executor of ``concurrent.futures`` or Dask's client.
             workers: number of workers; None for the number of cores.
             threads: CPU threads of each worker.
-            address: address of a Ray cluster; None starts one on this machine.
+            address: address of a Ray cluster; None for one on this machine.
             gpus: GPUs per Ray task; None for 1 if ``device`` is a GPU.
             retries: how often a cell may be restarted after its worker died.
             retry_failed: run cells again that failed in an earlier run.
