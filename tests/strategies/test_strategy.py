@@ -221,3 +221,9 @@ def test_a_selector_may_be_called_so() -> None:
         tr.Strategy("CosSim", selector=matching)
     with pytest.raises(UnknownNameError, match="'tome' has no P; its number of tokens is r="):
         tr.strategy("tome", P=8)
+
+
+def test_a_parameter_of_a_part_is_no_argument_but_told() -> None:
+    told = r"no argument 'seed'.* Random has it: write scorer=Random\(seed=…\)"
+    with pytest.raises(UnknownNameError, match=told):
+        tr.strategy("gtp", scorer="Random", seed=3)

@@ -368,8 +368,9 @@ def figure_notes(rows: Sequence[Row]) -> list[str]:
     ]:
         names = f"{', '.join(unknown[:4])}{', …' * (len(unknown) > 4)}"
         lines.append(
-            f"The GMACs of {names} leave out the choice of tokens, whose cost is unknown: a part "
-            "has no `macs`, or the token counts depend on the image."
+            f"The GMACs of {names} leave out the overhead of scores, graphs and fusing, which is "
+            "unknown: a part has no `macs` (print(model) names it), or the token counts depend on "
+            "the image."
         )
     if timed := [row for row in rows if "speedup" in row]:
         first, pairs = timed[0], sorted({row["pairs"] for row in timed})

@@ -165,7 +165,8 @@ def bench_command(
     four methods at one budget, at several batch sizes.
 
     Args:
-        model: 'digits' (bundled), a timm name (random weights), or a .safetensors file; repeat it.
+        model: 'digits' or 'cifar10_vit' (bundled), a timm name (random weights), or a .safetensors
+            file; repeat it.
         batch_size: images in a batch, as in 1,16; repeatable.
         image_size: a side or HEIGHTxWIDTH, as in 224,384; repeatable; by default the model's own.
         output: folder for results.db, results.csv and break_even.png; by default

@@ -9,7 +9,7 @@ from typing import Any
 
 from tokenred.cli.declared import declared, registered
 from tokenred.core.errors import IF_OWN, ConfigError, UnknownNameError, did_you_mean
-from tokenred.core.notation import AMOUNTS, read_arguments, read_share
+from tokenred.core.notation import AMOUNTS, TRUTH, read_arguments, read_share
 from tokenred.core.plugins import has_plugins
 from tokenred.core.registry import KINDS
 from tokenred.core.values import parameters_of, read
@@ -140,10 +140,15 @@ def _parts_in(text: str, written: str) -> Iterator[tuple[str, Any]]:
         for key, value in arguments.items():
             if key in known:
                 read(known[key], value, f"{_name_in(place)}: {key}")
-            elif key not in AMOUNTS:
+            elif key not in AMOUNTS and not any(map(_is_part, arguments.values())):
                 owner = f"strategy {recipe.strip()!r}"
                 raise UnknownNameError.of("argument", key, known.keys() - _NO_ARGUMENTS, owner)
     yield from arguments.items()
+
+
+def _is_part(value: Any) -> bool:
+    """Whether a value may be a part, which may have the parameter: the message is longer then."""
+    return isinstance(value, dict) or (isinstance(value, str) and value not in TRUTH)
 
 
 def _name_in(place: str) -> str:

@@ -163,10 +163,12 @@ class Part:
     def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
         """Multiply-accumulates (per image) spent on choosing or fusing in one layer.
 
+        Of a graph builder: on the graph, once per forward pass.
+
         Args:
             info: the model.
-            tokens: image tokens ``n`` before the step.
-            removed: tokens ``P`` that the step removes.
+            tokens: image tokens ``n`` before the step, or in the graph.
+            removed: tokens ``P`` that the step removes; 0 for a graph.
         """
         return 0.0
 

@@ -332,7 +332,8 @@ def strategy(name: str, /, **arguments: Any) -> Strategy:
                 f"strategy {name!r} has no {key}; its number of tokens is {theirs[0]}=."
             )
         if key not in (*FIELDS, "selector"):
-            raise UnknownNameError.of("argument", key, {*own, *FIELDS}, f"strategy {name!r}")
+            told = UnknownNameError.of("argument", key, {*own, *FIELDS}, f"strategy {name!r}")
+            raise UnknownNameError(f"{told}{_of_a_part(key, arguments)}")
     if "reference" in rest:
         # Dropped if the recipe does not take it: paper and code agree.
         read(bool, rest.pop("reference"), f"{name}: reference")
@@ -354,6 +355,15 @@ def strategy(name: str, /, **arguments: Any) -> Strategy:
         notes = tuple(f"{k}={shown(taken[k])}: replaced by the other arguments" for k in unread)
         object.__setattr__(made, "unread", notes)
     return made
+
+
+def _of_a_part(key: str, arguments: Mapping[str, Any]) -> str:
+    """What to write if an argument is a parameter of a part that another argument names."""
+    for field, given in arguments.items():
+        named = given if isinstance(given, str) else type(given).__name__
+        if (kind := KINDS.get(field)) and named in kind and key in kind[named].parameters:
+            return f" {named} has it: write {field}={named}({key}=…)."
+    return ""
 
 
 def _replaced(

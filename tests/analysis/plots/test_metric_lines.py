@@ -126,6 +126,20 @@ def test_references_at_several_budgets(at_budgets: pd.DataFrame) -> None:
     assert [text.get_text() for text in axes.texts] == ["GTP-ViT, M=1 at 0.7\n(0.9 GMACs)"]
 
 
+def test_a_reference_of_several_seeds_is_averaged_like_its_cells(
+    with_reference: pd.DataFrame,
+) -> None:
+    frame = pd.concat([with_reference.assign(seed=seed) for seed in (0, 1)], ignore_index=True)
+    frame.loc[frame["seed"] == 1, "top1"] += 1
+    seeds = frame.pop("seed")
+    frame.insert(0, "seed", seeds)
+    figure = metric_lines(frame, "alpha", fixed={"M": 8, "P": 3})
+    assert [heights for heights, _ in _dashed(figure.axes[0])] == [[74.5, 74.5]]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["GTP-ViT, M=1"]
+    (axes,) = metric_lines(frame, "seed", fixed={"M": 8, "P": 3, "alpha": 0.1}).axes
+    assert [heights for heights, _ in _dashed(axes)] == [[74.0, 75.0]]
+
+
 def test_no_caption_is_cut_at_any_resolution(at_budgets: pd.DataFrame) -> None:
     for words in ("paired by image", "i" * 30, "W" * 30):
         frame = at_budgets.assign(difference_from=f"gtp:{words}", difference_level=0.95)

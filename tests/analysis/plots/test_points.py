@@ -97,6 +97,16 @@ def test_a_reference_is_no_point_unless_it_is_a_cell_which_has_no_interval(
     assert reference_values(cells, "top1") == {"GTP-ViT, M=1": cells["top1"].iloc[0]}
 
 
+def test_a_reference_with_the_values_of_a_cell_is_no_point(at_budgets: pd.DataFrame) -> None:
+    cells = at_budgets[(at_budgets["alpha"] == 0.1) & (at_budgets["M"] == 8)]
+    frame = pd.concat([at_budgets[:2], cells]).drop(columns=["alpha", "M"])
+    for columns in ({}, {"seed": [0, 1, 1, 0]}):  # P=5 is the budget 0.5
+        points = gather(frame.assign(**columns), ["budget"]).frame
+        assert dict(zip(points["budget"], points["value"], strict=True)) == {0.7: 69, 0.5: 67}
+    comparison = frame.drop(columns="budget")
+    assert len(gather(comparison.assign(strategy=list("abcd")), ["strategy"]).frame) == 4
+
+
 def test_refused(grid: pd.DataFrame) -> None:
     two = pd.concat([grid, grid.assign(model="DeiT")])
     with pytest.raises(InputError, match=r"several values of model \(ViT, DeiT\).*model=ViT"):

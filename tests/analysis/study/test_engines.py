@@ -299,3 +299,13 @@ def test_a_cluster_that_cannot_be_reached() -> None:
     pytest.importorskip("ray", reason="Ray is an extra").shutdown()  # what other tests started
     with pytest.raises(EngineError, match=r"cannot start or reach Ray on nonsense://x"):
         run(pick_engine("ray", address="nonsense://x"), StubRunner(), 1)
+
+
+@slow
+def test_workers_leak_nothing(tmp_path: Path) -> None:
+    words = "ablate -a alpha=0.1,0.2 --limit 2 --engine processes --workers 2"
+    ran = subprocess.run(
+        [sys.executable, "-m", "tokenred", *words.split()],
+        cwd=tmp_path, stderr=subprocess.PIPE, text=True, check=True,
+    )  # fmt: skip
+    assert "leaked" not in ran.stderr

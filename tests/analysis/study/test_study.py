@@ -156,6 +156,24 @@ def test_unequal_costs_are_told(make_grid: MakeGrid, store: Store) -> None:
     assert "times as much" not in str(dense.run(store, progress=False))
 
 
+def test_the_best_of_many_cells_is_doubted_and_all_seeds_are_named(
+    make_grid: MakeGrid, store: Store
+) -> None:
+    def score(model: Any, data: Any, context: Any) -> dict[str, Any]:
+        return {"top1": float(model.strategy.fuser.alpha * 100)}
+
+    def told(**axes: list[Any]) -> str:
+        found = make_grid(axes, metrics=[score], limit=5).run(progress=False)
+        return " ".join(str(found).split())
+
+    many = told(alpha=[0.1, 0.2, 0.3], seed=[0, 1])
+    assert "seed 0, 1;" in many
+    assert "seed (4 different);" in told(seed=[0, 1, 2, 3])
+    words = "on the same images probably looks better than it is"
+    assert f"The best of 3 {words}" in told(alpha=[0.1, 0.2, 0.3])
+    assert words not in told(alpha=[0.1, 0.2])
+
+
 def test_an_empty_study(make_grid: MakeGrid, store: Store) -> None:
     study = make_grid({"alpha": [0.1]}, where=lambda point: False).run(store, progress=False)
     assert study.records == []

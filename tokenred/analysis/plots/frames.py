@@ -124,6 +124,16 @@ def are_references(frame: pd.DataFrame) -> pd.Series:
     return frame["difference"].isna() & frame["difference_from"].notna()
 
 
+def no_cells(frame: pd.DataFrame) -> pd.Series:
+    """Which rows are references only: they lack values on the axes, or have those of a cell."""
+    references, axes = are_references(frame), axes_of(frame)
+    if not axes:
+        return pd.Series(False, frame.index)
+    places = pd.Series(list(frame[axes].map(str).itertuples(index=False, name=None)), frame.index)
+    beside = places.isin(set(places[~references]))
+    return references & (frame[axes].isna().any(axis=1) | beside)
+
+
 def about(*frames: pd.DataFrame) -> str:
     """Model and data, where all rows that have them share them."""
     words: list[str] = []

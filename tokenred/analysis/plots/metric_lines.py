@@ -22,6 +22,7 @@ from tokenred.analysis.plots.frames import (
     choose,
     label_of,
     need,
+    no_cells,
     read_frame,
     show_value,
     symbol_of,
@@ -125,8 +126,10 @@ def _draw_varied_references(
     Returns:
         What the legend says of them.
     """
-    found = references_of(read_frame(source), fixed)
-    if not found.size or found["difference_from"].nunique() < 2:
+    frame = read_frame(source)
+    found = references_of(frame, fixed)
+    found = found[no_cells(frame)[found.index]]  # the others are drawn in any case
+    if not found.size or max(found[n].nunique() for n in ("difference_from", metric)) < 2:
         return []
     along, of_lines = (name in found and found[name].notna().all() for name in (x, hue))
     dashes: Any = {"linestyle": (0, (4, 3)), "linewidth": 0.8, "zorder": 1}

@@ -92,9 +92,7 @@ def gather(
         raise ConfigError(f"expected different columns, got {', '.join(columns)}; choose others.")
     frame = read_frame(source)
     need(frame, columns, "this figure")
-    frame = frames.choose(frame, fixed).dropna(subset=by)
-    if axes := axes_of(frame):  # a reference that is no cell has none of its own
-        frame = frame[~(frames.are_references(frame) & frame[axes].isna().any(axis=1))]
+    frame = frames.choose(frame[~frames.no_cells(frame)], fixed).dropna(subset=by)
     for name in (*by, *axes_of(frame)):
         # A sequence of numbers, such as one α per block, counts as a name here.
         if any(isinstance(value, tuple | list) for value in frame[name]):

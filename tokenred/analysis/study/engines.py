@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from loky import ProcessPoolExecutor, cpu_count
+from tqdm import tqdm
 
 from tokenred.analysis.study.cell import EngineError
 from tokenred.analysis.study.pool import (
@@ -138,6 +139,7 @@ def _settle(runner: Parcel, parent: int) -> None:
     # decides; a killed parent cannot announce its end.
     sys.stdout.flush()
     os.dup2(2, 1)
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a killed worker would leak
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
     install(runner)

@@ -51,8 +51,9 @@ class Grid:
         base: what each cell starts from: a recipe (``"gtp"``, ``"gtp:P=4"``, ``{"recipe": "gtp",
             "P": 4}``), a `Strategy`, a ``.toml``, or ``"dense"``.
         axes: lists of values by name; the cells are their cross product.
-        model: ``"digits"``, a timm name, a ``.safetensors`` file or anything else that
-            `tokenred.models.load_model` accepts; a mapping of its arguments with ``spec``; a model.
+        model: ``"digits"`` or ``"cifar10_vit"``, a timm name, a ``.safetensors`` file or anything
+            else that `tokenred.models.load_model` accepts; a mapping of its arguments with
+            ``spec``; a model.
         data: ``"digits"``, a folder, an archive or anything else that `tokenred.data.open_dataset`
             accepts; a mapping of its arguments with ``source``; an `ImageDataset`; None if no
             metric needs images.

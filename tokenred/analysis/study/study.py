@@ -52,7 +52,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Record = Mapping[str, Any]
-_MOST_EXTRA = 4
+_MOST_EXTRA, _MOST_NAMED = 4, 3
+_MANY = 3  # cells, of which the best is too good
 # How the error of a cell starts after which no other can be measured either.
 _REFUSED = f"{MetricNameError.__name__}: "
 # How the names of figures begin that have columns of their own.
@@ -212,15 +213,22 @@ class Study(Result):
         lines = [", ".join([*told, *(f"{n} {status}" for status, n in kinds.items())])]
         done = [row for row in _sorted(records, None) if row["status"] == DONE]
         if first := next(iter(done), None):
-            images = f"{first['images']} images of {first['data']}, " if "images" in first else ""
+            images = ""
+            if "images" in first:
+                images = f"{first['images']} images of {_shared(done, 'data')}, "
+            shared = ", ".join(f"{n} {_shared(done, n)}" for n in ("model", "weights", "seed"))
             lines[0] += (
-                f"; {images}model {first['model']}, weights {first['weights']}, seed "
-                f"{first['seed']}; tokenred {first['tokenred']}, torch {first['torch']}, timm "
+                f"; {images}{shared}; tokenred {first['tokenred']}, torch {first['torch']}, timm "
                 f"{first['timm']}."
             )
             if "top1" in first and set(self.axes).difference(SETTINGS):
                 tied = len({row["key"] for row in done if row.get("top1") == first["top1"]})
                 lines.append(f"Best: {first['strategy'] if tied == 1 else f'{tied} cells tie'}")
+                if tied == 1 and results >= _MANY:
+                    lines[-1] += (
+                        f". The best of {results} on the same images probably looks better than it "
+                        "is: confirm it on images that are not among them."
+                    )
         lines += self._unequal_costs()
         timed = [*records, *self.references]
         lines += figure_notes([row for row in timed if row["status"] == DONE])
@@ -244,6 +252,12 @@ def paired(store: Store, row: Record, reference: str, name: str, level: float) -
     if not gap and not (own and "top1" in row):
         return {}
     return gap | {"difference_from": name, "difference_level": level}
+
+
+def _shared(rows: Sequence[Record], name: str) -> str:
+    """The different values of a column, or their number."""
+    found = list(dict.fromkeys(str(row[name]) for row in rows))
+    return ", ".join(found) if len(found) <= _MOST_NAMED else f"({len(found)} different)"
 
 
 def _value(row: Record, name: str) -> str:
