@@ -203,3 +203,13 @@ def test_images_that_cannot_rank_methods() -> None:
     told = "cannot rank"
     assert told in resolution([row], 0.95)
     assert told not in resolution([row, {**row, "difference": -1.0}], 0.95)
+
+
+def test_what_the_stricter_test_does_not_establish_is_named() -> None:
+    gap = {"difference": -4.0, "difference_low": -8.0, "difference_high": -0.1, "images": 400}
+    doubtful = {**gap, "strategy": "evit@0.6", "p_value": 0.06}
+    sure = {**gap, "strategy": "topk", "p_value": 0.01}
+    told = resolution([doubtful, sure], 0.95)
+    assert told.endswith("Not established by McNemar's exact test: evit@0.6 (p = 0.06).")
+    assert "McNemar" not in resolution([sure], 0.95)
+    assert "McNemar" not in resolution([doubtful | {"difference_high": 0.1}], 0.95)

@@ -9,7 +9,7 @@ import pytest
 
 from tokenred.analysis.study import engines, metrics
 from tokenred.analysis.study.cell import OUTSIDE
-from tokenred.cli.refusing import ENGINES, refuse_unknown
+from tokenred.cli.refusing import ENGINES, read_axes, refuse_unknown
 from tokenred.core.errors import TokenredError, UnknownNameError
 from tokenred.core.registry import KINDS
 from tokenred.strategies.specs import write_value
@@ -90,3 +90,17 @@ def test_the_names_of_engines_are_those_of_grids() -> None:
 def test_the_names_of_metrics_are_those_that_are_registered() -> None:
     own = (m for m in metrics._METRICS.values() if m.function.__module__ == metrics.__name__)
     refuse_unknown({"metrics": tuple(metric.name for metric in own)})
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("gtp,tome@0.6", ["gtp", "tome@0.6"]),
+        ("gtp:P=4,alpha=0.2,tome:r=4", ["gtp:P=4,alpha=0.2", "tome:r=4"]),
+        ("gtp:scorer=Mine(a=1,b=2)@0.65,topk@0.65", ["gtp:scorer=Mine(a=1,b=2)@0.65", "topk@0.65"]),
+        ("evit:layers=[3,6],keep_rate=0.7,a.toml,dense",
+         ["evit:layers=[3,6],keep_rate=0.7", "a.toml", "dense"]),
+    ],
+)  # fmt: skip
+def test_several_strategies_on_an_axis(text: str, found: list[str]) -> None:
+    assert read_axes([f"base={text}"]) == {"base": found}

@@ -423,8 +423,22 @@ def resolution(rows: Iterable[Row], level: float) -> str:
         f"What {count(min(int(row['images']) for row in found), 'image')} can tell: the "
         f"{level:.0%} intervals are {' to '.join(dict.fromkeys(ends))} points wide. A loss of more "
         f"than about {half:.1f} points shows; a smaller one, or a lead of one method over another "
-        f"by as little, may be chance.{none}"
+        f"by as little, may be chance.{none}{_not_established(found, level)}"
     )
+
+
+def _not_established(rows: Iterable[Row], level: float) -> str:
+    """Rows whose interval excludes 0 while the stricter test does not."""
+    names = [
+        f"{row['strategy']} (p = {row['p_value']:.2g})"
+        for row in rows
+        if (row["difference_low"] > 0 or row["difference_high"] < 0)
+        and row.get("p_value", 0.0) > 1 - level
+    ]
+    if not names:
+        return ""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f" Not established by McNemar's exact test: {', '.join(names[:3])}{more}."
 
 
 def quarters(counts: Sequence[float]) -> str:

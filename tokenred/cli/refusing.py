@@ -87,13 +87,24 @@ def read_axes(texts: Iterable[str]) -> dict[str, list[Any]]:
         name, _, text = (part.strip() for part in written.partition("="))
         if not name or not text:
             raise ConfigError(f"expected --axis NAME=VALUE,VALUE, got {written!r}.")
-        if name == "base" and ":" in text:  # its arguments contain commas
-            values = [text]
+        if name == "base":
+            values = _strategies_in(text)
         elif name in _RAW:
             values = [value.strip() for value in text.split(",")]
         else:
             values = read_arguments(f"values=[{text}]", written)["values"]
         found.setdefault(name, []).extend(values)
+    return found
+
+
+def _strategies_in(text: str) -> list[str]:
+    """Strategies separated by commas, as their arguments are: those have a = in front."""
+    found = list[str]()
+    for piece in re.split(r",(?![^(\[]*[)\]])", text):
+        if found and "=" in re.split("[:@]", piece)[0]:
+            found[-1] += f",{piece}"
+        else:
+            found.append(piece.strip())
     return found
 
 

@@ -54,7 +54,7 @@ def test_paired_with_the_base_without_dense_or_not_at_all(tmp_path: Path) -> Non
         tmp_path / "a.db", progress=False
     )
     source = read_source(tmp_path / "a.db")
-    assert "grid's base" in source.note
+    assert "Differences are from gtp:P=3 in the same setting" in source.note
     assert source.frame["difference"].notna().tolist() == source.frame["alpha"].notna().tolist()
     Grid("gtp", {"P": [3]}, model="digits", metrics=()).run(tmp_path / "b.db", progress=False)
     source = read_source(tmp_path / "b.db")
@@ -71,3 +71,23 @@ def test_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.db").write_text("no database")
     with pytest.raises(TokenredError):
         read_source(tmp_path / "broken.db")
+
+
+def test_paired_with_the_strategy_that_a_grid_was_told(tmp_path: Path) -> None:
+    axes = {"scorer": ["DiagAttn", "CLSAttn"], "budget": [0.5, 0.7]}
+    grid = Grid("gtp", axes, model="digits", data="digits", limit=12, against="tome")
+    study = grid.run(tmp_path / "a.db", progress=False)
+    source = read_source(tmp_path / "a.db")
+    assert "Differences are from tome at the same budget in the same setting" in source.note
+    told = source.frame.set_index("key")
+    for row in study.records:
+        own = told.loc[row["key"]]
+        assert own["difference_from"] == row["difference_from"] == f"tome@{row['budget']}"
+        assert own["difference"] == pytest.approx(row["difference"])
+    others = told[told["method"] == "tome"]
+    assert others["difference"].isna().all()
+    assert others["difference_from"].tolist() == others["strategy"].tolist()
+    fixed = Grid("gtp", {"base": ["topk@0.6", "evit@0.6"]}, model="digits", data="digits",
+                 limit=12, against="gtp@0.6")  # fmt: skip
+    fixed.run(tmp_path / "b.db", progress=False)
+    assert "Differences are from gtp@0.6 in the same setting" in read_source(tmp_path / "b.db").note

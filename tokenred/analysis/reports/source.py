@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from tokenred.analysis.plots.frames import axes_of, read_frame
+from tokenred.analysis.result import reference_name
 from tokenred.analysis.study.cell import DONE
 from tokenred.analysis.study.store import Store
 from tokenred.core.errors import DataError, InputError
@@ -79,27 +80,43 @@ def _kind(frame: pd.DataFrame) -> str:
 def _paired_frame(store: Store, level: float) -> tuple[pd.DataFrame, str]:
     """The frame of a store with paired differences, in points, and a note on the reference.
 
-    Each row is compared with the dense model in its setting or, if there is none, with the base of
-    the grid.
+    Each row is compared with what its grid compared it with. If that was nothing, or several grids
+    differ, with the dense model in its setting or, if there is none, with the base of the grid.
     """
     frame, rows = store.frame(), list(store.rows())
     done = [row for row in rows if row["status"] == DONE]
-    which, chosen = "dense model", [row for row in done if row["method"] == "dense"]
-    if not chosen:
-        which, chosen = "grid's base", [row for row in done if set(row["axes"]) <= _SETTING_AXES]
-    references = {_setting(row): row["key"] for row in chosen}
-    found = []
+    names = {row["key"]: row["strategy"] for row in done}
+    pairs = store.references()
+    which, chosen = "the dense model", [row for row in done if row["method"] == "dense"]
+    if not chosen and not pairs:
+        which, chosen = "the grid's base", [r for r in done if set(r["axes"]) <= _SETTING_AXES]
+    common = {_setting(row): row["key"] for row in chosen}
+    asked: dict[str, set[str]] = {}
+    for key, other in pairs:
+        asked.setdefault(key, set()).add(other)
+    found, words = [], dict[str, None]()
     for row in rows:
-        reference = references.get(_setting(row))
+        key, reference = row["key"], common.get(_setting(row))
+        own = asked.get(key, set()) & names.keys()
+        if named := len(own) == 1 and reference not in own:
+            (reference,) = own
         # A difference from itself is meaningless.
-        known = row["status"] == DONE and reference is not None and row["key"] != reference
-        found.append(store.difference(row["key"], str(reference), level) if known else {})
+        known = row["status"] == DONE and reference is not None and key != reference
+        gap: dict[str, Any] = store.difference(key, str(reference), level) if known else {}
+        if gap and named:
+            gap |= {"difference_from": names[str(reference)], "difference_level": level}
+        words |= dict.fromkeys([gap.get("difference_from", which)] if gap else ())
+        found.append(gap)
     if not any(found):
         return frame, ""
-    for name in ("difference", "difference_low", "difference_high", "p_value"):
+    for at, row in enumerate(rows):  # which figures draw as lines
+        if not found[at] and row["strategy"] in words:
+            found[at] = {"difference_from": row["strategy"], "difference_level": level}
+    for name in dict.fromkeys(name for values in found for name in values):
         frame[name] = [values.get(name) for values in found]
+    told = reference_name(words) or "other strategies, which the results name"
     return frame, (
-        f"Differences are from the {which} in the same setting, in percentage points, on the same "
+        f"Differences are from {told} in the same setting, in percentage points, on the same "
         f"images: {level:.0%} paired intervals, and the p-value of McNemar's exact test."
     )
 

@@ -302,6 +302,10 @@ class Store:
         query = "SELECT key, reference, value FROM comparisons WHERE level = ?"
         return {(key, other): json.loads(value) for key, other, value in self._ask(query, (level,))}
 
+    def references(self) -> list[tuple[str, str]]:
+        """What grids compared with what: pairs of keys."""
+        return [(a, b) for a, b in self._ask("SELECT DISTINCT key, reference FROM comparisons")]
+
     def difference(self, key: str, reference: str, level: float = 0.95) -> dict[str, float]:
         """How much more accurate one row is than another: looked up, or computed and stored.
 

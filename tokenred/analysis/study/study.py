@@ -227,7 +227,8 @@ class Study(Result):
                 if tied == 1 and results >= _MANY:
                     lines[-1] += (
                         f". The best of {results} on the same images probably looks better than it "
-                        "is: confirm it on images that are not among them."
+                        "is: confirm it on others (another split; or, if these are few of many, "
+                        "another seed)."
                     )
         lines += self._unequal_costs()
         timed = [*records, *self.references]
