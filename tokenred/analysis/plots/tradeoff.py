@@ -204,7 +204,7 @@ def _row_names(own: pd.DataFrame) -> list[str]:
     alike = len({share for *_, share in parts}) == 1 and all(at for _, at, _ in parts)
     names = [read_name(parts[i][0] if alike else name) for i, name in enumerate(written)]
     for i, cell in enumerate(own[_varied(own)].to_dict("records")):
-        told = {str(name): value for name, value in cell.items() if value == value}
+        told = {str(n): v for n, v in cell.items() if v is not None and v == v}
         words = [
             read_name(v) if n == "base" else f"{symbol_of(n)}={show_value(v)}"
             for n, v in told.items()
