@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from tokenred.cli.declared import declared, registered
 from tokenred.core.errors import IF_OWN, ConfigError, UnknownNameError, did_you_mean
-from tokenred.core.notation import AMOUNTS, TRUTH, read_arguments, read_share
+from tokenred.core.notation import AMOUNTS, TRUTH, read_arguments, read_share, split_arguments
 from tokenred.core.plugins import has_plugins
 from tokenred.core.registry import KINDS
 from tokenred.core.values import parameters_of, read
@@ -100,7 +101,7 @@ def read_axes(texts: Iterable[str]) -> dict[str, list[Any]]:
 def _strategies_in(text: str) -> list[str]:
     """Strategies separated by commas, as their arguments are: those have a = in front."""
     found = list[str]()
-    for piece in re.split(r",(?![^(\[]*[)\]])", text):
+    for piece in split_arguments(text):
         if found and "=" in re.split("[:@]", piece)[0]:
             found[-1] += f",{piece}"
         else:
@@ -176,13 +177,18 @@ def _refuse_part(kind: str, part: Any) -> None:
     if (place := places.get(name.strip().casefold())) is None:
         return
     own = parameters_of(declared(place))
-    files = _PACKAGE.parent.joinpath(*KINDS[kind].folder.split(".")).rglob("*.py")
-    inherited = {n for file in files for n in _FIELD.findall(file.read_text(encoding="utf-8"))}
     for key, value in given.items():
         if key in own:
             read(own[key], value, f"{_name_in(place)}: {key}")
-        elif key not in inherited | {"name"}:
+        elif key != "name" and key not in _fields_in(KINDS[kind].folder):  # nor inherited
             raise UnknownNameError.of("parameter", key, own, _name_in(place))
+
+
+@cache
+def _fields_in(folder: str) -> set[str]:
+    """The fields of all classes in a package."""
+    files = _PACKAGE.parent.joinpath(*folder.split(".")).rglob("*.py")
+    return {name for file in files for name in _FIELD.findall(file.read_text(encoding="utf-8"))}
 
 
 def _refuse_unregistered(kind: str, name: str) -> None:
@@ -200,8 +206,7 @@ def _refuse_unknown_axes(axes: Iterable[str]) -> None:
     places = [_GRID, f"{_GRID}.run", _STRATEGY, *registered(KINDS["strategy"].folder).values()]
     known = {name for place in places for name in parameters_of(declared(place))}
     for folder in ("strategies", "graphs", "attention"):
-        for file in (_PACKAGE / folder).rglob("*.py"):
-            known.update(_FIELD.findall(file.read_text(encoding="utf-8")))
+        known |= _fields_in(f"tokenred.{folder}")
     for axis in axes:
         *owners, name = axis.split(".")
         strange = any(

@@ -44,6 +44,11 @@ def read_arguments(text: str, written: str) -> dict[str, Any]:
         ) from error
 
 
+def split_arguments(text: str) -> list[str]:
+    """The pieces between commas, except those within a part's own parentheses."""
+    return re.split(r",(?![^(\[]*[)\]])", text)
+
+
 def read_assignment(text: str, option: str, form: str = "KEY=VALUE") -> tuple[str, Any]:
     """A name and a value from ``mixup=0``; a value that is not a literal is a string.
 

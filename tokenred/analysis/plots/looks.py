@@ -10,6 +10,7 @@ import pandas as pd
 
 from tokenred.analysis.plots.canvas import MARKERS, Colour, palette
 from tokenred.analysis.plots.frames import METHODS, symbol_of
+from tokenred.core.notation import split_arguments
 
 Look = tuple[Colour, str]
 _GREY = 7  # of the palette; baselines alone have it
@@ -142,6 +143,5 @@ def _divided(name: Any) -> tuple[str, list[str], str]:
     """The method in a strategy's name, its arguments, and the share."""
     body, at, share = str(name).rpartition("@")
     recipe, _, arguments = (body if at else share).partition(":")
-    # Not at the commas within a part's own parentheses.
-    written = re.split(r",(?![^(\[]*[)\]])", arguments) if arguments else []
+    written = split_arguments(arguments) if arguments else []
     return recipe.casefold(), written, share if at else ""
