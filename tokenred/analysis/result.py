@@ -375,7 +375,7 @@ def figure_notes(rows: Sequence[Row]) -> list[str]:
     if timed := [row for row in rows if "speedup" in row]:
         first, pairs = timed[0], sorted({row["pairs"] for row in timed})
         lines += [
-            f"Speed: {' to '.join(map(str, dict.fromkeys((pairs[0], pairs[-1]))))} pairs with "
+            f"Speed: {span(pairs[0], pairs[-1])} pairs with "
             "timm's fused dense model right before each run; medians. "
             f"{first['processor']}, {count(int(first['threads']), 'thread')}, device "
             f"{first['device']}.",
@@ -402,6 +402,11 @@ def figure_notes(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
+def span(low: object, high: object) -> str:
+    """``3 to 5``; one of two equal ends."""
+    return " to ".join(dict.fromkeys((str(low), str(high))))
+
+
 def count(number: int, thing: str) -> str:
     """``1 image``, ``2 images``."""
     return f"{number} {thing}{'' if number == 1 else 's'}"
@@ -413,7 +418,7 @@ def resolution(rows: Iterable[Row], level: float) -> str:
     if not found:
         return ""
     widths = [row["difference_high"] - row["difference_low"] for row in found]
-    half, ends = median(widths) / 2, [f"{min(widths):.1f}", f"{max(widths):.1f}"]
+    half, ends = median(widths) / 2, span(f"{min(widths):.1f}", f"{max(widths):.1f}")
     none = (
         ""
         if any(row["difference"] for row in found)
@@ -421,7 +426,7 @@ def resolution(rows: Iterable[Row], level: float) -> str:
     )
     return (
         f"What {count(min(int(row['images']) for row in found), 'image')} can tell: the "
-        f"{level:.0%} intervals are {' to '.join(dict.fromkeys(ends))} points wide. A loss of more "
+        f"{level:.0%} intervals are {ends} points wide. A loss of more "
         f"than about {half:.1f} points shows; a smaller one, or a lead of one method over another "
         f"by as little, may be chance.{none}{_not_established(found, level)}"
     )

@@ -1,6 +1,5 @@
 """Accuracy against cost or speed, one line per method."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -29,7 +28,7 @@ from tokenred.analysis.plots.frames import (
 from tokenred.analysis.plots.looks import Look, looks_of, read_name, variants_of
 from tokenred.analysis.plots.points import paired_words, reference_values, wilson
 from tokenred.analysis.plots.published import dense_point, read_published
-from tokenred.analysis.result import ALIKE
+from tokenred.analysis.result import ALIKE, span
 from tokenred.core.errors import ConfigError, InputError
 
 _DENSE = "dense"
@@ -182,19 +181,15 @@ def _rows(
     looks = looks_of(called, shades=False)
     bounds = [own["y"] - own["y_low"], own["y_high"] - own["y"]]
     ends = (own["gmacs"].min(), own["gmacs"].max())
-    note = f"all at {_range(f'{cost:.3g}' for cost in ends)} GMACs per image"
+    note = f"all at {span(*(f'{cost:.3g}' for cost in ends))} GMACs per image"
     with new_figure(width, height, 1.0 + 0.2 * len(names)) as (figure, axes):
         draw_references(axes, references, across=False)
         for _, star in dense.head(1).iterrows():
-            note += f", {_range(f'{cost / star.gmacs:.0%}' for cost in ends)} of dense"
+            note += f", {span(*(f'{cost / star.gmacs:.0%}' for cost in ends))} of dense"
         draw_rows(axes, names, own["y"], bounds, [looks[name] for name in called])
         axes.set(xlabel=value, title=title)
         add_note(figure, "; ".join(filter(None, (note, bars))))
     return figure
-
-
-def _range(ends: Iterable[str]) -> str:
-    return " to ".join(dict.fromkeys(ends))
 
 
 def _row_names(own: pd.DataFrame) -> list[str]:
