@@ -184,8 +184,9 @@ def test_refused(run: Run, tmp_path: Path, line: str, told: str) -> None:
 def test_an_old_output_stays_unless_it_may_be_replaced(run: Run, command: str, name: str) -> None:
     Path("out").mkdir()
     Path("out", name).write_text("mine")
-    # A model that is not there: nothing is loaded before the folder is looked at.
-    words = [*shlex.split(command), "--model", "nowhere.safetensors"]
+    # A model that cannot be read: nothing is loaded before the folder is looked at.
+    Path("torn.safetensors").write_text("mine")
+    words = [*shlex.split(command), "--model", "torn.safetensors"]
     words += [] if command.startswith("bench") else ["--data", "digits"]
     words += ["--out", "out"]
     assert "--overwrite" in run(*words).refusal

@@ -1,16 +1,21 @@
 """What the source is asked refuses nothing that is there; see also ``test_refusals.py``."""
 
 import re
+import sys
+from contextlib import nullcontext
 from dataclasses import fields, is_dataclass
 from inspect import Parameter, signature
 from typing import Any
 
 import pytest
+import timm
 
 from tokenred.analysis.study import engines, metrics
 from tokenred.analysis.study.cell import OUTSIDE
-from tokenred.cli.refusing import ENGINES, read_axes, refuse_unknown
-from tokenred.core.errors import TokenredError, UnknownNameError
+from tokenred.cli import refusing
+from tokenred.cli.options import ModelOptions
+from tokenred.cli.refusing import ENGINES, read_axes, refuse_devices, refuse_unknown
+from tokenred.core.errors import ConfigError, TokenredError, UnknownNameError
 from tokenred.core.registry import KINDS
 from tokenred.strategies.specs import write_value
 from tokenred.strategies.strategy import FIELDS, Strategy
@@ -72,11 +77,44 @@ def test_the_defaults_of_every_part_can_be_given(kind: str) -> None:
         ({"strategy": ("gtp:scorer=DiagAttn(aggregate=median)",)}, "DiagAttn: aggregate must be"),
         ({"engine": "prcesses"}, "unknown engine 'prcesses'. Did you mean 'processes'?"),
         ({"metrics": ("accuracy", "acuracy")}, "unknown metric 'acuracy'. Did you mean"),
+        ({"model": ModelOptions(model="deit_smal_patch16_224")}, "mean 'deit_small_patch16_224'"),
+        ({"model": ModelOptions(model="none.safetensors")}, "cannot read none.safetensors"),
+        ({"model": ("vit_tin", "digits")}, "Did you mean 'vit_tiny"),
+        ({"axis": ("model=digit,cifar10_vit",)}, "unknown model 'digit'. Did you mean 'digits'?"),
     ],
 )
-def test_values_are_refused_without_pytorch(given: dict[str, Any], told: str) -> None:
+def test_values_are_refused_without_pytorch(
+    given: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "timm")  # as at the start of a command
     with pytest.raises(TokenredError, match=re.escape(told)):
         refuse_unknown(given)
+
+
+def test_all_models_of_timm_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = sorted({*timm.models._registry._model_entrypoints, "digits", "DIGITS", "cifar10_vit"})
+    assert len(names) > 1000
+    monkeypatch.delitem(sys.modules, "timm")
+    refuse_unknown({"model": (*names, "vit_tiny_patch16_224.augreg_in21k", "hf-hub:some/model")})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="drivers are looked for on Linux")
+@pytest.mark.parametrize("driver", [True, False])
+def test_a_gpu_needs_a_driver(driver: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str) -> None:
+        if not driver:
+            raise OSError(name)
+
+    asked = list[str]()
+    monkeypatch.setattr(refusing.ctypes, "CDLL", load)
+    monkeypatch.setattr(refusing.Path, "exists", lambda _: False)
+    monkeypatch.setattr("tokenred.core.tensors.check_device", asked.append)
+    with nullcontext() if driver else pytest.raises(ConfigError, match="a device of this machine"):
+        refuse_devices({"device": "cuda:1"})
+    assert asked == ["cuda:1"] * driver
+    with pytest.raises(ConfigError, match="'mps'"):
+        refuse_devices({"devices": ("cpu", "mps")})
+    refuse_devices({"device": "cuda", "engine": "ray"})
 
 
 def test_a_cell_that_may_be_skipped_is_not_refused() -> None:

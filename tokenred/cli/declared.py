@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import importlib.util
 import re
 import typing
 from collections import abc
@@ -22,6 +23,7 @@ from tokenred.core import values
 _REGISTERED = re.compile(
     r'^@\w+\.register\("([^"]+)"\)\n(?:@.*\n)*(?:def|class) (\w+)', re.MULTILINE
 )
+_MODEL = re.compile(r"^@register_model.*\n(?:@.*\n)*def (\w+)", re.MULTILINE)
 _ABOVE = Path(__file__).parents[2]  # the package's folder
 
 
@@ -73,6 +75,18 @@ def declared(place: str) -> Callable[..., Any]:
     exec(code, {}, names)
     found: Callable[..., Any] = names["bare"]
     return found
+
+
+@cache
+def timm_models() -> tuple[frozenset[str], str]:
+    """The models that timm and tokenred register, and the source of their modules."""
+    timm = importlib.util.find_spec("timm")
+    folders = [Path(place) for place in timm.submodule_search_locations or ()] if timm else []
+    files = [
+        file for folder in (*folders, _ABOVE / "tokenred") for file in folder.glob("models/*.py")
+    ]
+    source = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    return frozenset(_MODEL.findall(source)), source
 
 
 @cache

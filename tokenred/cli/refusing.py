@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tokenred.cli.declared import declared, registered
-from tokenred.core.errors import IF_OWN, ConfigError, UnknownNameError, did_you_mean
+from tokenred.cli.declared import declared, registered, timm_models
+from tokenred.cli.options import DATA_OF, refuse_missing
+from tokenred.core.errors import IF_OWN, ConfigError, UnknownNameError, did_you_mean, no_device
+from tokenred.core.files import names_file
 from tokenred.core.notation import AMOUNTS, TRUTH, read_arguments, read_share, split_arguments
 from tokenred.core.plugins import has_plugins
 from tokenred.core.registry import KINDS
@@ -59,6 +63,12 @@ def refuse_unknown(given: Mapping[str, Any]) -> None:
     if "builder" in given:
         name, _, rest = given["builder"].partition(":")
         parts.append(("graph", {"name": name} | read_arguments(rest, given["builder"])))
+    models = given.get("model") or ()
+    models = (
+        models if isinstance(models, tuple) else (getattr(models, "model", models) or "digits",)
+    )
+    for name in (*models, *axes.get("model", ())):
+        _refuse_unknown_model(name)
     for kind, part in parts:
         for each in part if isinstance(part, list) else [part]:
             if kind in KINDS:
@@ -75,10 +85,25 @@ def refuse_devices(given: Mapping[str, Any]) -> None:
     named = given.get("devices") or given.get("device") or ()
     others = {*([named] if isinstance(named, str) else named)} - {"cpu"}
     if others and given.get("engine") != "ray":
+        for device in others:
+            if why := _why_absent(device.partition(":")[0]):
+                raise no_device(device, why)
         from tokenred.core.tensors import check_device
 
         for device in others:
             check_device(device)
+
+
+def _why_absent(kind: str) -> str:
+    """Why this machine cannot have such a device, if that is known without PyTorch."""
+    if kind == "mps" and sys.platform != "darwin":
+        return "it is of macOS"
+    if kind == "cuda" and sys.platform == "linux" and not Path("/dev/kfd").exists():  # nor AMD's
+        try:
+            ctypes.CDLL("libcuda.so.1")
+        except OSError:
+            return "no driver of a GPU was found"
+    return ""
 
 
 def read_axes(texts: Iterable[str]) -> dict[str, list[Any]]:
@@ -189,6 +214,22 @@ def _fields_in(folder: str) -> set[str]:
     """The fields of all classes in a package."""
     files = _PACKAGE.parent.joinpath(*folder.split(".")).rglob("*.py")
     return {name for file in files for name in _FIELD.findall(file.read_text(encoding="utf-8"))}
+
+
+def _refuse_unknown_model(name: str) -> None:
+    """Refuse a file that is not there, and a name that timm's source never mentions."""
+    architecture = name.partition(".")[0]
+    if names_file(name):
+        refuse_missing(None, Path(name))
+    elif (
+        re.fullmatch(r"\w+", architecture)
+        and name.casefold() not in DATA_OF
+        and "timm" not in sys.modules  # whose registry knows all models, own ones too
+        and not has_plugins()
+    ):
+        known, source = timm_models()
+        if known and not re.search(rf"\b{architecture}\b", source):
+            raise UnknownNameError.of_model(name, known | DATA_OF.keys())
 
 
 def _refuse_unregistered(kind: str, name: str) -> None:

@@ -57,6 +57,18 @@ class UnknownNameError(TokenredError, ValueError):
         told = f"{owner} has no {kind}" if owner else f"unknown {kind}"
         return cls(f"{told} {shown(name)}.{hint} Known: {', '.join(names) or 'none'}.")
 
+    @classmethod
+    def of_model(cls, name: str, known: Iterable[str]) -> UnknownNameError:
+        """Build the error for a model; there are too many to list them."""
+        names, written = sorted(known), name.partition(".")[0].casefold()
+        begun = [each for each in names if written and each.startswith(written)]
+        near = difflib.get_close_matches(written, begun or names, 3, 0 if begun else _NEAR)
+        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        return cls(
+            f"unknown model {shown(name)}.{hint} Known: 'digits', 'cifar10_vit', a .safetensors "
+            "path, and timm's models; timm.list_models('*vit*') lists them."
+        )
+
 
 class ConfigError(TokenredError, ValueError):
     """A value that a part or strategy does not accept."""
@@ -100,6 +112,13 @@ class OutputBusyError(TokenredError, RuntimeError):
 
 class MissingExtraError(TokenredError, RuntimeError):
     """An optional dependency that is not installed."""
+
+
+def no_device(device: object, why: str) -> ConfigError:
+    """The error for a device that PyTorch does not know or the machine lacks."""
+    return ConfigError(
+        f"expected a device of this machine, got {str(device)!r} ({why}); omit it for the default."
+    )
 
 
 def optional(module: str, extra: str, purpose: str) -> Any:

@@ -12,6 +12,22 @@ from tokenred.core.errors import ConfigError, DataError, OutputExistsError, show
 PICTURES = (".png", ".pdf", ".svg")
 """The files that a figure can be saved as."""
 
+SAFE_SUFFIX = ".safetensors"
+PICKLE_SUFFIXES = (".pth", ".pt", ".tar", ".bin")
+"""The files that weights can be read from."""
+
+HUB = ("hf-hub:", "hf_hub:", "local-dir:")
+"""How names of models begin that timm looks up elsewhere."""
+
+
+def names_file(model: str) -> bool:
+    """Whether the name of a model is the path of a file."""
+    if model.startswith(HUB):
+        return False
+    separators = [sep for sep in (os.sep, os.altsep) if sep]
+    ends = model.endswith((SAFE_SUFFIX, *PICKLE_SUFFIXES))
+    return ends or any(sep in model for sep in separators)
+
 
 def exists(path: str | Path) -> bool:
     """Whether the path exists; False for invalid paths (too long, a null byte)."""

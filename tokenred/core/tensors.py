@@ -10,7 +10,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from tokenred.core.capture import is_eager
-from tokenred.core.errors import ConfigError
+from tokenred.core.errors import no_device
 
 # A float32 is the sum of three bfloat16; these are the pairs whose products matter in float32.
 _PAIRS = ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (2, 0))
@@ -27,11 +27,7 @@ def check_device(device: str | torch.device) -> torch.device:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(
-            f"expected a device of this machine, got {str(device)!r} ({reason}); "
-            "omit it for the default."
-        ) from error
+        raise no_device(device, str(error).strip().splitlines()[0].partition(". ")[0]) from error
     return chosen
 
 

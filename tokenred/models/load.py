@@ -1,6 +1,5 @@
 """Load a model by name or path, and the weights that other programs trained for learned parts."""
 
-import difflib
 import os
 import re
 import socket
@@ -16,19 +15,14 @@ from timm.models import get_pretrained_cfg
 from torch import nn
 
 from tokenred.core.errors import CheckpointError, ConfigError, UnknownNameError
+from tokenred.core.files import HUB, names_file
 from tokenred.core.values import Count, checked
 from tokenred.data.transforms import Mean, Std
-from tokenred.models.checkpoint_file import (
-    PICKLE_SUFFIXES,
-    SAFE_SUFFIX,
-    load_strictly,
-    read_checkpoint,
-)
+from tokenred.models.checkpoint_file import load_strictly, read_checkpoint
 from tokenred.models.embedded import EMBEDDED_MODELS, embedded_model
 from tokenred.models.metadata import parse_preprocessing, set_preprocessing
 from tokenred.models.rebuild import read_described
 
-_HUB = ("hf-hub:", "hf_hub:", "local-dir:")
 _PATIENCE = 5.0  # seconds for a host to answer
 
 
@@ -82,7 +76,7 @@ def load_model(
         pretrained = checkpoint is None
     model: nn.Module
     record: dict[str, Any] = {}
-    if _is_path(name):
+    if names_file(name):
         if checkpoint is not None or not pretrained:
             raise ConfigError(
                 f"{name} is a checkpoint itself, got also "
@@ -91,7 +85,7 @@ def load_model(
         model, record = read_described(Path(name), num_classes)
     else:
         is_embedded = name.casefold() in EMBEDDED_MODELS
-        if not is_embedded and not name.startswith(_HUB):
+        if not is_embedded and not name.startswith(HUB):
             _check_name(name)
         # Before the model is built, which takes long if it is large.
         weights = None if checkpoint is None else read_checkpoint(checkpoint, use_ema=use_ema)
@@ -110,13 +104,6 @@ def load_model(
     given = {"mean": mean, "std": std}
     set_preprocessing(model, record | {k: v for k, v in given.items() if v is not None})
     return model.float().eval()
-
-
-def _is_path(name: str) -> bool:
-    if name.startswith(_HUB):
-        return False
-    separators = [sep for sep in (os.sep, os.altsep) if sep]
-    return name.endswith((SAFE_SUFFIX, *PICKLE_SUFFIXES)) or any(s in name for s in separators)
 
 
 def _from_timm(name: str, pretrained: bool, num_classes: int | None) -> nn.Module:
@@ -166,16 +153,7 @@ def _out_of_reach(name: str) -> str:
 def _check_name(name: str) -> None:
     architecture, _, tag = name.partition(".")
     if not timm.is_model(name):
-        known = [*timm.list_models(), *EMBEDDED_MODELS]
-        written = architecture.casefold()
-        close = [each for each in known if each.startswith(f"{written}_")][:3]
-        close = close or difflib.get_close_matches(written, known, n=3, cutoff=0.6)
-        hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-        raise UnknownNameError(
-            f"unknown model {name!r}.{hint} Known: {', '.join(map(repr, EMBEDDED_MODELS))}, a "
-            f"{SAFE_SUFFIX} path, and timm's {len(known) - len(EMBEDDED_MODELS)} models; "
-            "timm.list_models('*vit*') lists them."
-        )
+        raise UnknownNameError.of_model(name, [*timm.list_models(), *EMBEDDED_MODELS])
     if tag:
         try:
             get_pretrained_cfg(name, allow_unregistered=False)

@@ -20,10 +20,9 @@ from tokenred.core.errors import (
     UntrainedPartWarning,
     UnusedWarning,
 )
-from tokenred.core.files import check_output, exists
+from tokenred.core.files import SAFE_SUFFIX, check_output, exists
 from tokenred.core.tensors import state_digest
 from tokenred.models.checkpoint_file import (
-    SAFE_SUFFIX,
     check_fit,
     load_strictly,
     read_checkpoint,
