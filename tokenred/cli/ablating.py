@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from rich.text import Text
 
-from tokenred.analysis.result import count, number, plain_table
+from tokenred.analysis.result import count, number
+from tokenred.analysis.terminal_table import plain_table
 from tokenred.cli.console import claim, say
 from tokenred.cli.options import (
     OUTPUT,

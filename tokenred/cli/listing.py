@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from tokenred.analysis.result import plain_table
+from tokenred.analysis.terminal_table import plain_table
 from tokenred.cli.console import say
 from tokenred.core import plugins
 from tokenred.core.errors import UnknownNameError

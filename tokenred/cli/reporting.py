@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from tokenred.analysis.result import plain_table
+from tokenred.analysis.terminal_table import plain_table
 from tokenred.cli.console import claim, say
 from tokenred.cli.options import (
     FILE,

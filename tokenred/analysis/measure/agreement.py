@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from tokenred.analysis.lineup import Strategies, lineup_at_counts
 from tokenred.analysis.measure.inputs import Data
 from tokenred.analysis.measure.per_image import means_over_images
-from tokenred.analysis.result import FramedResult, plain_table
+from tokenred.analysis.result import FramedResult
+from tokenred.analysis.terminal_table import plain_table
 from tokenred.core.values import Count, PartOf, Size, checked
 from tokenred.data.classes import ClassMap
 from tokenred.reduced.trace import Trace

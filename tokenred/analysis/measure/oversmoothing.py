@@ -24,7 +24,8 @@ from tokenred.analysis.measure.image_costs import is_adaptive
 from tokenred.analysis.measure.inputs import Data
 from tokenred.analysis.measure.machine import base_of, weights_digest
 from tokenred.analysis.measure.per_image import means_over_images
-from tokenred.analysis.result import FramedResult, plain_table
+from tokenred.analysis.result import FramedResult
+from tokenred.analysis.terminal_table import plain_table
 from tokenred.core.errors import InputError
 from tokenred.core.tensors import at_least_fp32, unit_vectors
 from tokenred.core.values import Count, PartOf, Size, checked

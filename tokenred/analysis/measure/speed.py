@@ -25,7 +25,8 @@ from tokenred.analysis.measure.timing import (
     on_random_images,
     runnable,
 )
-from tokenred.analysis.result import Result, count, plain_table
+from tokenred.analysis.result import Result, count
+from tokenred.analysis.terminal_table import plain_table
 from tokenred.core.errors import ConfigError, UnknownNameError
 from tokenred.core.progress import progress_bar
 from tokenred.core.values import Compile, Count, Magnitude, Size, checked

@@ -24,7 +24,8 @@ from tokenred.analysis.measure.inputs import Data, shown_pixels
 from tokenred.analysis.measure.intervals import StreamingMeans
 from tokenred.analysis.measure.machine import base_of, running, weight_type
 from tokenred.analysis.measure.per_image import means_over_images
-from tokenred.analysis.result import FramedResult, count, plain_table
+from tokenred.analysis.result import FramedResult, count
+from tokenred.analysis.terminal_table import plain_table
 from tokenred.core.errors import ConfigError, InputError, shown
 from tokenred.core.values import Count, PartOf, Size, checked
 from tokenred.data import eval_transform

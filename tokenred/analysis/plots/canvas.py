@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 from tokenred.analysis.plots.fitting import fit_labels
-from tokenred.analysis.result import fold
+from tokenred.analysis.terminal_table import fold
 from tokenred.core.errors import ConfigError, shown
 from tokenred.core.files import PICTURES, check_new, check_output, write_atomically
 from tokenred.core.lock import output_lock

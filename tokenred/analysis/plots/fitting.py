@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator
 
-from tokenred.analysis.result import fold, longest_piece
+from tokenred.analysis.terminal_table import fold, longest_piece
 from tokenred.core.errors import ConfigError
 
 _NAMES, _WORDS = 0.4, 0.55  # of the width for the names of rows; more only for whole words

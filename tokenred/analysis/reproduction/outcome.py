@@ -33,7 +33,8 @@ from tokenred.analysis.reports.report import sections_of
 from tokenred.analysis.reports.source import read_source
 from tokenred.analysis.reproduction.experiments import BACKBONES, TOLERANCES
 from tokenred.analysis.reproduction.judge import DIFFERS, IMAGENET, VERDICTS, Part
-from tokenred.analysis.result import Result, plain_table
+from tokenred.analysis.result import Result
+from tokenred.analysis.terminal_table import plain_table
 from tokenred.core.errors import TokenredError
 from tokenred.core.files import check_output
 
