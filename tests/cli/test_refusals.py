@@ -53,7 +53,7 @@ REFUSED = [
     ("bench --image-size 32,a", "HEIGHTxWIDTH, got 'a'"),
     ("bench -n 1,1.5", "expected a whole number, got 1.5"),
     ("bench --dtype int8", "float32"),
-    ("bench --compile fast", "reduce-overhead"),
+    ("bench --compile fast", "'max-autotune-no-cudagraphs', got 'fast'"),
     ("bench --resume --overwrite", "choose one"),
     ("bench --chart none.db", "cannot read none.db"),
     # compare

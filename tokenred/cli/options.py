@@ -139,8 +139,10 @@ def options_of(*places: str, leave_out: str = "", **names: str) -> Callable[[F],
 
 
 def _refuse_invalid(annotation: Any, option: str, _: Any, value: Any) -> None:
-    if value is not None:  # given
-        read(annotation, value, option)
+    each_alone = typing.get_origin(annotation) is Sequence and isinstance(value, tuple)
+    for one in value if each_alone else (value,):
+        if one is not None:  # given
+            read(typing.get_args(annotation)[0] if each_alone else annotation, one, option)
 
 
 def _with_default(option: inspect.Parameter) -> inspect.Parameter:

@@ -36,7 +36,7 @@ _Methods = Annotated[
 
 
 @plot_app.command(name="tradeoff")
-@options_of(_TRADEOFF, leave_out="frame published")
+@options_of(_TRADEOFF, leave_out="frame fixed published")
 def tradeoff_command(
     frame: _Frame,
     /,
@@ -46,6 +46,7 @@ def tradeoff_command(
     backbone: _Backbones = (),
     paper_method: _Methods = (),
     finetuned: Annotated[bool | None, Parameter(negative="--off-the-shelf")] = None,
+    fix: _Fix = (),
     output: Pictures = (Path("tradeoff.png"),),
     overwrite: Overwrite = False,
     **options: Any,
@@ -56,7 +57,7 @@ def tradeoff_command(
         table: only the paper's points from this table, such as 1.
         finetuned: only the paper's points with, or without, training.
     """
-    claimed = claim_pictures(output, overwrite)
+    fixed, claimed = _fixed(fix), claim_pictures(output, overwrite)
     from tokenred.analysis import read_published, tradeoff
 
     theirs = None
@@ -65,7 +66,7 @@ def tradeoff_command(
             published, table=table, backbone=backbone or None, method=paper_method or None,
             finetuned=finetuned,
         )  # fmt: skip
-    figure = tradeoff(frame, published=theirs, **given_to(_TRADEOFF, options))
+    figure = tradeoff(frame, published=theirs, fixed=fixed, **given_to(_TRADEOFF, options))
     _write(figure, claimed, overwrite)
 
 

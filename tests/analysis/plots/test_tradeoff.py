@@ -83,6 +83,19 @@ def test_a_study_without_dense_has_no_star(grid: pd.DataFrame) -> None:
     assert [high - low for low, high in bars] == pytest.approx([2.0] * len(grid))
 
 
+def test_fixed_values_keep_dense_and_stand_in_the_caption(with_dense: pd.DataFrame) -> None:
+    frame = with_dense.fillna({"gmacs": 1.0, "images": 1000})
+    figure = tradeoff(frame, hue="M", fixed={"P": 3})
+    lines = {line.get_label(): line.get_xydata() for line in figure.axes[0].lines}
+    own = frame[(frame["P"] == 3) & (frame["M"] == 8)]
+    assert sorted(lines["8"].tolist()) == own[["gmacs", "top1"]].to_numpy().tolist()
+    assert lines["dense"].tolist() == [[1.0, 75.0]]
+    (caption,) = (text.get_text() for text in figure.texts)
+    assert caption.endswith("P=3")
+    with pytest.raises(InputError, match="no row has P=4"):
+        tradeoff(frame, fixed={"P": 4})
+
+
 def test_measured_speed_has_the_bars_of_the_speed_up(comparison: pd.DataFrame) -> None:
     figure = tradeoff(comparison, x="images_per_second")
     (axes,) = figure.axes

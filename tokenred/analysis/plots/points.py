@@ -169,6 +169,13 @@ def references_of(frame: pd.DataFrame, fixed: Fixed = None) -> pd.DataFrame:
     return _that_have(frame[frames.are_references(frame) & (frame["method"] != "dense")], fixed)
 
 
+def choose_beside_references(frame: pd.DataFrame, fixed: Fixed) -> pd.DataFrame:
+    """As `choose`, and the references, the dense model too, where they are not fixed otherwise."""
+    others = frames.are_references(frame) | (frame["method"] == "dense")
+    chosen = frames.choose(frame[~others], fixed).index
+    return frame[frame.index.isin(chosen.union(_that_have(frame[others], fixed).index))]
+
+
 def _that_have(frame: pd.DataFrame, fixed: Fixed) -> pd.DataFrame:
     """The rows in which columns have a value, or none."""
     for name, value in (fixed or {}).items():

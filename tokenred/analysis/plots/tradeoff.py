@@ -17,6 +17,7 @@ from tokenred.analysis.plots.canvas import (
     new_figure,
 )
 from tokenred.analysis.plots.frames import (
+    Fixed,
     about,
     axes_of,
     label_of,
@@ -26,7 +27,12 @@ from tokenred.analysis.plots.frames import (
     symbol_of,
 )
 from tokenred.analysis.plots.looks import Look, looks_of, read_name, variants_of
-from tokenred.analysis.plots.points import paired_words, reference_values, wilson
+from tokenred.analysis.plots.points import (
+    choose_beside_references,
+    paired_words,
+    reference_values,
+    wilson,
+)
 from tokenred.analysis.plots.published import dense_point, read_published
 from tokenred.analysis.result import ALIKE, span
 from tokenred.core.errors import ConfigError, InputError
@@ -45,6 +51,7 @@ def tradeoff(
     published: Any = None,
     relative: bool = False,
     front: bool = False,
+    fixed: Fixed = None,
     title: str | None = None,
     width: float = 3.5,
     height: float | None = None,
@@ -70,23 +77,28 @@ def tradeoff(
         relative: draw cost (or speed) and accuracy relative to the dense model, so that points of
             other models fit into the same axes.
         front: draw the Pareto front of the measured points.
+        fixed: a mapping from columns to the value that each must have.
         title: title of the figure; None for model and data, "" for none.
         width: in inches; 3.5 is a column of most papers.
         height: in inches; None for one that fits. The legend adds to it.
 
     Raises:
-        InputError: if the frame lacks the columns or, with ``relative``, the dense model.
+        InputError: if the frame lacks the columns or values or, with ``relative``, the dense
+            model.
         ConfigError: for another x.
     """
     if x not in _AXES:
         raise ConfigError(f"expected x as one of {', '.join(_AXES)}, got {x!r}.")
     frame = read_frame(frame)
     need(frame, ["method", *([] if hue is None else [hue]), x, "top1"], "a trade-off")
+    frame = choose_beside_references(frame.reset_index(drop=True), fixed)
     frame = frame.dropna(subset=[x, "top1"])
     if frame.empty:
         raise InputError(f"expected finished rows with top1 and {x}, got none; measure both.")
     ours = _placed(frame, x, relative)
-    references, note = reference_values(ours, "y"), _bar_words(ours)
+    references = reference_values(ours, "y")
+    told = [f"{symbol_of(name)}={show_value(value)}" for name, value in (fixed or {}).items()]
+    note = "; ".join(filter(None, [_bar_words(ours), *told]))
     ours = ours.assign(line=variants_of(ours) if hue is None else ours[hue])
     dense = ours["method"] == _DENSE
     ours = ours[dense | ours["line"].notna()].assign(aside=_beside(ours["x"]))
