@@ -1,7 +1,7 @@
 """Common tensor operations, and the precision of scores and similarities."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -81,6 +81,16 @@ def multiply(
         torch.mm(left[0], right[0], out=out[0])
     else:
         torch.bmm(left, right, out=out)  # which autocast does not change
+
+
+def through(layers: Iterable[nn.Module], x: Float[Tensor, "*b n c"]) -> Float[Tensor, "*b n d"]:
+    """The layers applied to ``x``, with a `product` in each linear one: for learned scores."""
+    for layer in layers:
+        if isinstance(layer, nn.Linear) and x.dtype == torch.float32 and rounds():
+            x = product(x, layer.weight.mT) + layer.bias
+        else:
+            x = layer(x)
+    return x
 
 
 def rounds() -> bool:

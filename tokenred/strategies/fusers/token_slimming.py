@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tokenred.core.tensors import through
 from tokenred.strategies.base import fusers
 from tokenred.strategies.fusers.soft import SoftFuser
 
@@ -32,5 +33,5 @@ class _Assignment(nn.Module):
     def forward(
         self, x: Float[Tensor, "b n c"], clusters: int
     ) -> tuple[Float[Tensor, "b K n"], Float[Tensor, "b n c"]]:
-        logits = self.weight(x.to(self.scale.dtype))[..., :clusters].to(x.dtype)
+        logits = through(self.weight, x.to(self.scale.dtype))[..., :clusters].to(x.dtype)
         return (self.scale * logits).softmax(dim=1).transpose(1, 2), x

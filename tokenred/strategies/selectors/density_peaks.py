@@ -11,7 +11,7 @@ from tokenred.attention import AttentionStats
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Part, Traits
 from tokenred.core.state import Selection, TokenState
-from tokenred.core.tensors import at_least_fp32, full_precision, product
+from tokenred.core.tensors import at_least_fp32, full_precision, product, through
 from tokenred.core.values import Blocks
 from tokenred.strategies.base import Selector, selectors
 from tokenred.strategies.schedule import layers_of
@@ -91,7 +91,7 @@ class DensityPeaks(Selector):
         stage = max(0, sum(start <= state.layer for start in stages) - 1)
         linear = cast(nn.Linear, self.network.get_submodule(f"{stage}.score"))
         with full_precision(x.device):
-            weight: Tensor = linear(x.to(linear.weight.dtype))
+            weight = through([linear], x.to(linear.weight.dtype))
         return weight[..., 0].to(x.dtype).exp()
 
 

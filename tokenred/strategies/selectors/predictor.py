@@ -12,7 +12,7 @@ from tokenred.core.capture import replace
 from tokenred.core.errors import PartError
 from tokenred.core.info import ModelInfo
 from tokenred.core.state import Selection, TokenState
-from tokenred.core.tensors import at_least_fp32, full_precision, product, rounds
+from tokenred.core.tensors import at_least_fp32, full_precision, through
 from tokenred.core.values import Blocks, Positive
 from tokenred.strategies.base import Selector, selectors
 from tokenred.strategies.schedule import quarters
@@ -127,24 +127,14 @@ class Stage(nn.Module):
         """The logits."""
         # Without autocast the type must be set here.
         x = x.to(cast(nn.Linear, self.decide[0]).weight.dtype)
-        own, common = _through(self.embed, x).tensor_split((self.own,), dim=-1)
+        own, common = through(self.embed, x).tensor_split((self.own,), dim=-1)
         if alive is None:
             mean = common.mean(dim=1, keepdim=True)
         else:
             weight = alive[..., None].to(common.dtype)
             # If no token remains, the sum is 0 anyway.
             mean = (common * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp_min(1)
-        return _through(self.decide, torch.cat((own, mean.expand_as(common)), dim=-1))
-
-
-def _through(layers: nn.Sequential, x: Tensor) -> Tensor:
-    """Scores are computed in fp32 even if the user allows rounded products."""
-    for layer in layers:
-        if isinstance(layer, nn.Linear) and x.dtype == torch.float32 and rounds():
-            x = product(x, layer.weight.mT) + layer.bias
-        else:
-            x = layer(x)
-    return x
+        return through(self.decide, torch.cat((own, mean.expand_as(common)), dim=-1))
 
 
 def _widths(width: int) -> tuple[int, int]:
