@@ -23,7 +23,9 @@ def test_prints_the_best_first_and_writes_a_csv(run: Run, tmp_path: Path) -> Non
                   "4 cells, all distinct; 10 images", "Written: a.csv"):  # fmt: skip
         assert words in result.stdout, words
     frame = pd.read_csv("a.csv")
-    assert frame["alpha"].tolist() == [0.05, 0.05, 0.1, 0.1]
+    assert frame["method"].tolist() == ["dense", *["gtp"] * 4]
+    assert frame["alpha"].fillna(0).tolist() == [0, 0.05, 0.05, 0.1, 0.1]
+    assert (frame["difference_from"] == "dense").all()
     assert {"difference", "difference_low", "difference_high"} <= set(frame.columns)
     store = tmp_path / "tokenred-out" / "ablation.db"
     with Store(store, readonly=True) as found:

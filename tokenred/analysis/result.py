@@ -50,6 +50,12 @@ class Result(ABC):
 
     frame: Any
 
+    @property
+    def with_references(self) -> pd.DataFrame:
+        """The frame, and what its rows are compared with: for figures and a CSV."""
+        frame: pd.DataFrame = self.frame() if callable(self.frame) else self.frame
+        return frame
+
     def table(self) -> Table:
         """The frame for a terminal."""
         raise NotImplementedError(f"{type(self).__name__} has no table")
@@ -59,14 +65,14 @@ class Result(ABC):
         return ()
 
     def to_csv(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the frame completely or not at all.
+        """Write `with_references` completely or not at all.
 
         Raises:
             OutputExistsError: if the file exists.
             DataError: if it cannot be written.
         """
         path = check_new(path, overwrite=overwrite)
-        frame = self.frame() if callable(self.frame) else self.frame
+        frame = self.with_references
         if "tokens" in frame:
             frame = frame.assign(tokens=frame["tokens"].map(_in_a_file))
         return write_atomically(path, frame.to_csv(index=False))

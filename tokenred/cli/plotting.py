@@ -19,7 +19,9 @@ plot_app = App(name="plot", help="Draw a figure from the CSV of a comparison or 
 _TRADEOFF = "tokenred.analysis:tradeoff"
 _TABULATE = "tokenred.analysis:tabulate"
 _FIGURE = "tokenred.analysis.plots.tables:Table.figure"
-_Frame = Annotated[Path, FILE, Parameter(help="CSV of `tokenred compare`, or of a study.")]
+_Frame = Annotated[
+    Path, FILE, Parameter(help="CSV of `tokenred compare`, or CSV or store (.db) of a study.")
+]
 _Fix = Annotated[
     tuple[str, ...],
     Parameter(name=["--fix", "-f"], help="COLUMN=VALUE: only rows with this value; repeatable."),

@@ -1,9 +1,32 @@
 """Each cell holds its value, and a gap stays one."""
 
+from typing import Any
+
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgb
 
 from tokenred.analysis import heat_map
+
+
+def test_numbers_contrast_with_their_cells() -> None:
+    places = [{"alpha": i % 4, "M": i // 4, "top1": 4.0 * i} for i in range(12) if i != 5]
+    frame = pd.DataFrame(places).assign(model="ViT", data="digits", images=10**6)
+    axes = heat_map(frame, "alpha", "M").axes[0]
+    (mesh,) = axes.collections
+    assert len(axes.texts) == 11
+    for text in axes.texts:
+        cell = mesh.to_rgba(float(text.get_text()))
+        assert _contrast(to_rgb(text.get_color()), cell) > 4.5
+
+
+def _contrast(*colours: Any) -> float:
+    """The contrast ratio of WCAG 2."""
+    light = []
+    for r, g, b, *_ in colours:
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (r, g, b)]
+        light.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2])
+    return (max(light) + 0.05) / (min(light) + 0.05)
 
 
 def test_cells_labels_and_note(grid: pd.DataFrame) -> None:

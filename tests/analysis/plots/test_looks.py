@@ -58,6 +58,17 @@ def test_own_methods_and_scorers_look_alike_in_every_figure() -> None:
     assert len(set(looks.values())) == len(looks)
 
 
+def test_an_own_scorer_looks_the_same_in_any_strategy_and_figure() -> None:
+    axis = looks_of(["MixedAttn", "Mine", "Theirs"])
+    strategies = {name: f"topk:scorer={name}(reach=2)@0.65" for name in ("Mine", "Theirs")}
+    for shades in (True, False):
+        looks = looks_of(["gtp@0.65", *strategies.values(), "topk"], shades=shades)
+        assert {name: looks[written] for name, written in strategies.items()} == {
+            name: axis[name] for name in strategies
+        }
+        assert looks["topk"] == looks_of(["topk"])["topk"]
+
+
 def test_colours_of_own_methods_differ_from_the_common_ones_and_each_other() -> None:
     names = ["gtp", "tome", "evit", "topk", *(f"mine {i}" for i in range(5))]
     colours = [colour for colour, _ in looks_of(names).values()]

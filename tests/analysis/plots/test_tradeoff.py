@@ -1,13 +1,14 @@
 """The figure says what the frame says."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from tokenred.analysis import read_published, tradeoff
+from tokenred.analysis import metric_lines, read_published, tradeoff
 from tokenred.analysis.plots.looks import looks_of, read_name
 from tokenred.analysis.plots.published import GTP_PAPER
 from tokenred.core.errors import ConfigError, InputError
@@ -201,6 +202,25 @@ def test_a_legend_shows_no_line_where_none_is_drawn(comparison: pd.DataFrame) ->
     styles = {line.get_label(): line.get_linestyle() for line in axes.lines}
     assert styles["GTP-ViT"] == "None"
     assert styles["ToMe"] == "-"
+
+
+def test_rows_and_lines_have_one_colour_a_method_whatever_is_best() -> None:
+    frame = pd.DataFrame({"method": ["b", "c", "a"], "top1": [70.0, 72.0, 71.0], "gmacs": 1.0})
+    frame = frame.assign(model="ViT", data="digits", images=100)
+    figures = [
+        tradeoff(frame),
+        tradeoff(frame.assign(gmacs=[3.0, 2.0, 1.0])),
+        metric_lines(frame.assign(P=3), "P", hue="method"),
+    ]
+    for figure in figures:
+        lines = (line for line in figure.axes[0].lines if line.get_marker() not in ("", "None"))
+        drawn: dict[float, Any] = {}
+        for line in lines:
+            for value in (*line.get_xdata(), *line.get_ydata()):
+                drawn.setdefault(float(value), (line.get_color(), line.get_marker()))
+        looks = looks_of(frame["method"])
+        for method, value in zip(frame["method"], frame["top1"], strict=True):
+            assert drawn[value] == looks[method]
 
 
 def test_at_one_cost_each_strategy_has_a_row(comparison: pd.DataFrame) -> None:

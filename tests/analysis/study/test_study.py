@@ -126,6 +126,22 @@ def test_whole_numbers_stay_whole_beside_a_reference(
     assert axes.get_ylabel() == "top-1 Δ vs. ToMe (percentage points)"
 
 
+def test_figures_and_a_csv_have_the_dense_model(
+    make_grid: MakeGrid, store: Store, tmp_path: Path
+) -> None:
+    study = make_grid({"alpha": [0.1, 0.2]}, against="dense", limit=20).run(store, progress=False)
+    assert study.frame["method"].tolist() == ["gtp", "gtp"]
+    written = pd.read_csv(study.to_csv(tmp_path / "study.csv"))
+    for frame in (study.with_references, written):
+        assert frame["method"].tolist() == ["dense", "gtp", "gtp"]
+        assert frame["difference"].notna().tolist() == [False, True, True]
+    for source in (study, tmp_path / "study.csv"):
+        (axes,) = metric_lines(source, "alpha").axes
+        assert "dense" in [text.get_text() for text in axes.texts]
+    alone = make_grid({"alpha": [0.1]}, against=None, limit=20).run(store, progress=False)
+    assert len(alone.with_references) == 1
+
+
 def test_cells_are_compared_at_their_budget(make_grid: MakeGrid, store: Store) -> None:
     axes = {"base": ["tome", "topk"], "budget": [0.5, 0.8]}
     study = make_grid(axes, against="gtp", limit=20).run(store, progress=False)
@@ -135,7 +151,7 @@ def test_cells_are_compared_at_their_budget(make_grid: MakeGrid, store: Store) -
     assert budgets[:2] == ["0.5", "0.8"]
     heading = "difference from gtp at the same budget\npoints [95% paired]"
     assert _column(study, heading)[:2] == ["", ""]
-    frame = study.frame.set_index("strategy")
+    frame = study.with_references.set_index("strategy")
     assert frame["difference_from"].to_dict() == {
         f"{name}@{share}": f"gtp@{share}"
         for name in ("gtp", "tome", "topk")

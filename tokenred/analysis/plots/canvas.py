@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import QuadMesh
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
@@ -193,10 +194,18 @@ def draw_rows(
 
 
 def name_cells(axes: Axes, across: Iterable[str], down: Iterable[str]) -> None:
-    """Name the columns and rows of a heat map (seaborn would draw the figure to place them)."""
+    """Name the columns and rows of a heat map (seaborn would draw the figure to place them).
+
+    The numbers in its cells become black or white, whichever has more contrast.
+    """
     for axis, names in ((axes.xaxis, list(across)), (axes.yaxis, list(down))):
         axis.set_ticks([i + 0.5 for i in range(len(names))], names)
     axes.tick_params(length=0)
+    (mesh,) = (each for each in axes.collections if isinstance(each, QuadMesh))
+    numbers = np.ma.masked_array(mesh.get_array()).compressed()
+    for text, (r, g, b, _) in zip(axes.texts, mesh.to_rgba(numbers), strict=False):
+        ((light, *_),) = lab([(r, g, b)])
+        text.set_color("black" if light > 50 else "white")
 
 
 def draw_references(

@@ -6,6 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from tokenred.analysis.result import Result
+from tokenred.analysis.study.pairing import is_store, paired_frame
+from tokenred.analysis.study.store import Store
 from tokenred.core.errors import DataError, InputError, did_you_mean
 from tokenred.strategies.config import read_toml
 
@@ -28,17 +31,24 @@ def read_frame(source: Any) -> pd.DataFrame:
     """Read a frame from any source that has one.
 
     Args:
-        source: a pandas frame; a `Comparison`, or anything else with a ``frame``; or the path of
-            a CSV file.
+        source: a pandas frame; a `Comparison`, a study, its store, or anything else with a
+            ``frame``; or the path of a CSV or a store.
 
     Raises:
-        DataError: if the file is missing or not a CSV.
+        DataError: if the file is missing or neither.
+        StoreError: for another database.
         InputError: for any other source, or an empty frame.
     """
-    frame = source if isinstance(source, pd.DataFrame) else getattr(source, "frame", source)
-    frame = frame() if callable(frame) else frame
-    if isinstance(frame, str | Path):
-        frame = _read_csv(Path(frame).expanduser())
+    if isinstance(source, str | Path):
+        path = Path(source).expanduser()
+        source = Store(path, readonly=True) if is_store(path) else _read_csv(path)
+    if isinstance(source, Store):
+        frame = paired_frame(source)[0]
+    elif isinstance(source, Result):
+        frame = source.with_references
+    else:
+        frame = source if isinstance(source, pd.DataFrame) else getattr(source, "frame", source)
+        frame = frame() if callable(frame) else frame
     if not isinstance(frame, pd.DataFrame):
         raise InputError(
             "expected a pandas frame, a comparison, a study's store or the path of a CSV, got "

@@ -29,10 +29,11 @@ def looks_of(names: Iterable[Any], *, shades: bool = True) -> dict[Any, Look]:
     it, and the other gets another, as names that are not there do: one after another, those that
     the common methods do not have, whether or not these are in the figure. Strategies of one method
     have its colour in shades, each with another marker; the plain method keeps its own. Numbers
-    have the colours in their order. The dense model is black, baselines are grey.
+    have the colours in their order. The dense model is black, baselines are grey. A strategy with a
+    scorer of the user's own looks like that scorer.
 
     Args:
-        names: of the lines of a figure.
+        names: of the lines of a figure, in the order of its frame.
         shades: whether strategies of one method have shades of its colour even while other colours
             are free.
     """
@@ -40,7 +41,7 @@ def looks_of(names: Iterable[Any], *, shades: bool = True) -> dict[Any, Look]:
     grey = colours.pop(_GREY)
     if all(isinstance(name, int | float) for name in names):
         return dict(zip(names, zip(cycle(colours), cycle(MARKERS)), strict=False))
-    found = {name: _divided(name)[0] for name in names}
+    found = {name: _method_of(name) for name in names}
     keepers = dict[int, str]()  # methods with their own colour, by that colour; grey is the last
     for method, place in _PLACES.items():
         if method in found.values():
@@ -137,6 +138,16 @@ def _without_schedule(config: Any) -> str:
     except (TypeError, ValueError, AttributeError):
         return str(config)
     return json.dumps(table, sort_keys=True)
+
+
+def _method_of(name: Any) -> str:
+    """The method that a name stands for: an own scorer's, or the recipe's."""
+    recipe, arguments, _ = _divided(name)
+    for argument in arguments:
+        scorer = re.match(r"scorer=(\w+)", argument)
+        if scorer and scorer[1].casefold() not in METHODS:
+            return scorer[1].casefold()
+    return recipe
 
 
 def _divided(name: Any) -> tuple[str, list[str], str]:

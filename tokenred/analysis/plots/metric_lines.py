@@ -1,8 +1,9 @@
 """A metric along one axis of a study, with intervals; scorers side by side (Fig. 5 of GTP)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -27,7 +28,7 @@ from tokenred.analysis.plots.frames import (
     show_value,
     symbol_of,
 )
-from tokenred.analysis.plots.looks import looks_of, read_name
+from tokenred.analysis.plots.looks import Look, looks_of, read_name
 from tokenred.analysis.plots.points import (
     BUDGETS,
     gather,
@@ -89,9 +90,10 @@ def metric_lines(
     titled = len(names) > _PLAIN_LABELS
     with new_figure(width, height, 2.6) as (figure, axes):
         draw_references(axes, reference_values(frame, metric, fixed, costs=True))
-        looks = looks_of(names)
+        looks = _looks(read_frame(frame), hue, names)
         dashed = _draw_varied_references(axes, frame, x, metric, hue, fixed, looks, places)
-        for i, (name, (colour, marker)) in enumerate(looks.items()):
+        for i, name in enumerate(names):
+            colour, marker = looks[name]
             line = own[own[hue] == name] if hue else own
             line = line.assign(at=line[x].map(places)).sort_values("at")
             known = line["low"].notna().any()
@@ -115,6 +117,17 @@ def metric_lines(
             add_legend(figure, handles, "upper", title=heading)
         add_note(figure, points.note())
     return figure
+
+
+def _looks(frame: pd.DataFrame, hue: str | None, names: Sequence[Any]) -> dict[Any, Look]:
+    """The looks of the lines; a single one has its method's."""
+    if hue is None:
+        methods = frame[~no_cells(frame)].get("method", pd.Series()).drop_duplicates()
+        return {None: looks_of(methods if len(methods) == 1 else ["cells"]).popitem()[1]}
+    if not all(map(_is_number, names)):  # in the order of the frame, as in other figures
+        there = (show_value(v) if isinstance(v, tuple | list) else v for v in frame[hue])
+        names = [value for value in dict.fromkeys(there) if value in names]
+    return looks_of(names)
 
 
 def _draw_varied_references(

@@ -20,6 +20,7 @@ from tokenred.analysis.plots.frames import (
     Fixed,
     about,
     axes_of,
+    has_own_methods,
     label_of,
     need,
     read_frame,
@@ -126,7 +127,8 @@ def tradeoff(
             _draw_front(axes, ours, less=x == "gmacs")
         axes.set(xlabel=_AXES[x] if relative else label_of(x), ylabel=value, title=title)
         axes.margins(x=0.06)
-        add_legend(figure, axes.get_legend_handles_labels()[0], "upper")
+        heading = symbol_of(hue, has_own_methods(frame)) if hue else None
+        add_legend(figure, axes.get_legend_handles_labels()[0], "upper", title=heading)
         add_note(figure, note)
     return figure
 
@@ -189,8 +191,8 @@ def _rows(
     own = points.sort_values("y", kind="stable", ignore_index=True)
     names = _row_names(own)
     # Names tell the cells of a study apart.
-    called = own["line" if {"base"}.issuperset(_varied(own)) else "method"]
-    looks = looks_of(called, shades=False)
+    called = "line" if {"base"}.issuperset(_varied(own)) else "method"
+    looks = looks_of(points[called], shades=False)
     bounds = [own["y"] - own["y_low"], own["y_high"] - own["y"]]
     ends = (own["gmacs"].min(), own["gmacs"].max())
     note = f"all at {span(*(f'{cost:.3g}' for cost in ends))} GMACs per image"
@@ -198,7 +200,7 @@ def _rows(
         draw_references(axes, references, across=False)
         for _, star in dense.head(1).iterrows():
             note += f", {span(*(f'{cost / star.gmacs:.0%}' for cost in ends))} of dense"
-        draw_rows(axes, names, own["y"], bounds, [looks[name] for name in called])
+        draw_rows(axes, names, own["y"], bounds, [looks[name] for name in own[called]])
         axes.set(xlabel=value, title=title)
         add_note(figure, "; ".join(filter(None, (note, bars))))
     return figure

@@ -111,13 +111,16 @@ class Study(Result):
 
         Cells with the same result (such as M with the graph ``none``) have a row each. With a
         reference, ``difference`` and its interval are in percentage points from it:
-        ``difference_from``, at ``difference_level``. A strategy that the grid was told to compare
-        with comes first if it is no cell; a reference has no difference from itself.
+        ``difference_from``, at ``difference_level``; a reference has no difference from itself.
         """
+        return tidy(self.records, self.axes)
+
+    @property
+    def with_references(self) -> pd.DataFrame:
+        """The references that are no cells, if accuracies were compared, and the frame."""
         cells = {row["key"] for row in self.records}
-        named = self.against not in (None, "base", DENSE)
-        others = [row for row in self.references if named and row["key"] not in cells]
-        return tidy([*others, *self.records], self.axes)
+        own = [r for r in self.references if "difference_from" in r and r["key"] not in cells]
+        return tidy([*own, *self.records], self.axes)
 
     @cached_property
     def references(self) -> list[dict[str, Any]]:
