@@ -1,5 +1,7 @@
 """`Graph`: normalisation, views and blocks, against NumPy, networkx and scipy."""
 
+import re
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -113,12 +115,22 @@ def test_lists_that_do_not_cover_the_grid_are_refused() -> None:
     lists = torch.zeros(1, 3, 1, dtype=torch.long)
     with pytest.raises(ConfigError, match=r"2×2 grid needs .* \(b, 4, K\), got \(1, 3, 1\)"):
         Graph.from_neighbours(lists, lists.bool(), (2, 2))
-    with pytest.raises(ConfigError, match=r"\(b, N0, N0\), got \(1, 2, 3\)"):
-        Graph.from_dense(torch.zeros(1, 2, 3), (1, 2))
+    for edges in (lists.float(), None):
+        with pytest.raises(ConfigError, match=r"positions .* got torch\.float32; pass a mask"):
+            Graph.from_neighbours(lists.float(), edges, (1, 3))
+    for shape in ((1, 2, 3), (2, 2)):
+        with pytest.raises(ConfigError, match=re.escape(f"(b, N0, N0), got {shape}")):
+            Graph.from_dense(torch.zeros(shape), (1, 2))
     graph = Graph.from_dense(torch.zeros(2, 1, 1), (1, 1))
     for view in (graph.to_scipy, graph.to_networkx):
         with pytest.raises(ConfigError, match="has 2 images, there is no image 2"):
             view(2)
+
+
+def test_lists_without_edges_have_all_of_them() -> None:
+    lists = torch.tensor([[[1], [2], [0]]], dtype=torch.int32)
+    graph = Graph.from_neighbours(lists, None, (1, 3))
+    assert torch.equal(graph.dense(), torch.eye(3)[[1, 2, 0]][None])
 
 
 def test_only_a_small_graph_lays_out_its_columns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,7 @@ class Graph:
     def from_neighbours(
         cls,
         neighbours: Int[Tensor, "b N0 K"],
-        edges: Bool[Tensor, "b N0 K"] | Float[Tensor, "b N0 K"],
+        edges: Bool[Tensor, "b N0 K"] | Float[Tensor, "b N0 K"] | None,
         grid: tuple[int, int],
         *,
         directed: bool = True,
@@ -61,15 +61,31 @@ class Graph:
 
         A node without edges has weight 0. Source: GTP-ViT, Eq. 9.
 
+        Args:
+            neighbours: ``(b, N0, K)``: for each position on the grid, those of K neighbours.
+            edges: ``(b, N0, K)``: which of them are there, or their values in the adjacency ``A``,
+                such as similarities; None if all are.
+            grid: ``(gh, gw)``, with ``N0 = gh · gw``.
+            directed: whether i may list j without j listing i.
+            dtype: of the weights.
+
         Raises:
-            ConfigError: if the lists do not match the grid.
+            ConfigError: if the lists do not match the grid, or are no whole numbers.
         """
         nodes = grid[0] * grid[1]
-        if neighbours.shape != edges.shape or neighbours.shape[1] != nodes:
+        edges = torch.ones_like(neighbours, dtype=torch.bool) if edges is None else edges
+        shapes = tuple(neighbours.shape), tuple(edges.shape)
+        if shapes[0] != shapes[1] or len(shapes[0]) != 3 or shapes[0][1] != nodes:
             raise ConfigError(
                 f"a graph on a {grid[0]}×{grid[1]} grid needs neighbours and edges of shape "
-                f"(b, {nodes}, K), got {tuple(neighbours.shape)} and {tuple(edges.shape)}."
+                f"(b, {nodes}, K), got {shapes[0]} and {shapes[1]}."
             )
+        if neighbours.is_floating_point() or neighbours.dtype == torch.bool:
+            raise ConfigError(
+                "expected neighbours as positions on the grid, of dtype int64, got "
+                f"{neighbours.dtype}; pass a mask or weights as edges."
+            )
+        neighbours = neighbours.long()
         values = edges.to(dtype)
         degree = values.sum(dim=-1)
         inverse = torch.where(degree > 0, degree.clamp_min(1e-12).rsqrt(), torch.zeros_like(degree))
@@ -90,9 +106,9 @@ class Graph:
 
         Stores all ``N0²`` entries: for thousands of tokens pass lists to `from_neighbours`.
         """
-        b, rows, columns = adjacency.shape
-        if rows != columns:
+        if adjacency.ndim != 3 or adjacency.shape[1] != adjacency.shape[2]:
             raise ConfigError(f"an adjacency is (b, N0, N0), got {tuple(adjacency.shape)}.")
+        b, rows, columns = adjacency.shape
         everyone = torch.arange(columns, device=adjacency.device).expand(b, rows, columns)
         return cls.from_neighbours(everyone, adjacency, grid, directed=directed, dtype=dtype)
 

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerPatch
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
@@ -171,7 +173,8 @@ def show_tokens(
         if title:
             figure.suptitle(title)
         if legend := _legend(picture, holders):
-            add_legend(figure, legend, handlelength=1.1, handleheight=1.1, fontsize=_SMALL)
+            look: Any = {"handlelength": 1.1, "handleheight": 1.1, "fontsize": _SMALL}
+            add_legend(figure, legend, handler_map={_Swatch: _SwatchHandler()}, **look)
     return figure
 
 
@@ -286,32 +289,60 @@ def _strokes(axes: Axes, where: NDArray[np.bool_], lines: Sequence[tuple[float, 
 def _draw_lines(
     axes: Axes, lines: list[Any], colour: Any, casing: str, width: float = 0.5, zorder: int = 3
 ) -> None:
+    axes.add_collection(_cased(lines, colour, casing, width, zorder))
+
+
+def _cased(
+    lines: list[Any], colour: Any, casing: str, width: float = 0.5, zorder: int = 3
+) -> LineCollection:
     """Lines in a casing of the other lightness, to be seen on dark and bright patches."""
     drawn = LineCollection(lines, colors=colour, linewidths=width, zorder=zorder)
     drawn.set_path_effects([withStroke(linewidth=2.2 * width, foreground=casing)])
-    axes.add_collection(drawn)
+    return drawn
+
+
+class _Swatch(Patch):
+    """A patch of the picture for the legend, with the ``strokes`` that it has there."""
+
+    strokes: Sequence[tuple[float, ...]] = ()
+
+
+class _SwatchHandler(HandlerPatch):
+    def create_artists(
+        self, legend: Any, handle: Any, x: float, y: float, width: float, height: float,
+        fontsize: float, transform: Any,
+    ) -> list[Artist]:  # fmt: skip
+        drawn = super().create_artists(legend, handle, x, y, width, height, fontsize, transform)
+        lines: list[Any] = [
+            ((width * x0 - x, height * y0 - y), (width * x1 - x, height * y1 - y))
+            for x0, y0, x1, y1 in handle.strokes
+        ]
+        strokes = _cased(lines, "white", "black")
+        strokes.set_transform(transform)
+        return [*drawn, strokes]
 
 
 def _legend(picture: Picture, holders: bool) -> list[Any]:
     """Handles of what occurs in the picture."""
-    # What a stage has, then label, face, edge and hatching of its swatch.
-    offered: list[tuple[str, str, Any, Any, str | None]] = [
-        ("idle", "idles", "0.25", "white", "//////")
+    # What a stage has, then label, face, edge and strokes of its swatch.
+    offered: list[tuple[str, str, Any, Any, Sequence[tuple[float, ...]]]] = [
+        ("idle", "idles", "0.25", "white", _HATCHES)
     ]
     if holders:
         offered += [
-            ("held", "owns others: their mean colour", "0.85", "black", None),
-            ("pooled", "removed, in a fused token", _POOLED, "0.6", None),
-            ("lost", "removed, nothing left", "white", "black", "xxx"),
+            ("held", "owns others: their mean colour", "0.85", "black", ()),
+            ("pooled", "removed, in a fused token", _POOLED, "0.6", ()),
+            ("lost", "removed, nothing left", "white", "black", _DIAGONALS),
         ]
     else:
-        offered.append(("gone", "gone", "white", "black", "xxx"))
+        offered.append(("gone", "gone", "white", "black", _DIAGONALS))
     stages = [stage for row in picture.rows for stage in row.stages]
-    handles: list[Any] = [
-        Patch(facecolor=face, edgecolor=edge, linewidth=0.6, hatch=hatch, label=label)
-        for name, label, face, edge, hatch in offered
-        if any(getattr(stage, name).any() for stage in stages)
-    ]
+    handles = list[Any]()
+    for name, label, face, edge, strokes in offered:
+        if any(getattr(stage, name).any() for stage in stages):
+            swatch = _Swatch(facecolor=face, edgecolor=edge, linewidth=0.6, label=label)
+            swatch.strokes = strokes
+            handles.append(swatch)
     if any(len(stage.edges) for stage in stages):
         look: Any = {"marker": "o", "markersize": 4, "color": palette(1)[0]}
         handles.append(

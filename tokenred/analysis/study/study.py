@@ -225,11 +225,14 @@ class Study(Result):
                 f"{first['timm']}."
             )
             if "top1" in first and set(self.axes).difference(SETTINGS):
-                tied = len({row["key"] for row in done if row.get("top1") == first["top1"]})
-                lines.append(f"Best: {first['strategy'] if tied == 1 else f'{tied} cells tie'}")
-                if tied == 1 and results >= _MANY:
+                best = {r["key"]: r["strategy"] for r in done if r.get("top1") == first["top1"]}
+                told = list(best.values())[:_MOST_NAMED]
+                more = "; …" * (len(best) > len(told))
+                tie = f"{len(best)} cells tie: " if more or len(told) > 1 else ""
+                lines.append(f"Best: {tie}{'; '.join(told)}{more}.")
+                if not tie and results >= _MANY:
                     lines[-1] += (
-                        f". The best of {results} on the same images probably looks better than it "
+                        f" The best of {results} on the same images probably looks better than it "
                         "is: confirm it on others (another split; or, if these are few of many, "
                         "another seed)."
                     )
