@@ -78,7 +78,9 @@ def test_colours_of_own_methods_differ_from_the_common_ones_and_each_other() -> 
 
 
 def test_numbers_have_the_colours_in_order() -> None:
-    assert [colour for colour, _ in looks_of([3, 5, 0.5]).values()] == palette(3)
+    looks = looks_of([3, 3, 5, 5, 5, 0.5])
+    assert list(looks) == [3, 5, 0.5]
+    assert [colour for colour, _ in looks.values()] == palette(3)
 
 
 def test_every_recipe_has_a_name() -> None:

@@ -37,7 +37,7 @@ def looks_of(names: Iterable[Any], *, shades: bool = True) -> dict[Any, Look]:
         shades: whether strategies of one method have shades of its colour even while other colours
             are free.
     """
-    names, colours = list(names), palette(10)
+    names, colours = list(dict.fromkeys(names)), palette(10)
     grey = colours.pop(_GREY)
     if all(isinstance(name, int | float) for name in names):
         return dict(zip(names, zip(cycle(colours), cycle(MARKERS)), strict=False))
