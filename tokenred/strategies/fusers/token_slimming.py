@@ -17,6 +17,8 @@ class TokenSlimming(SoftFuser):
     2023).
     """
 
+    version = 2
+
     def stage(self, width: int, clusters: int) -> nn.Module:
         return _Assignment(width, clusters)
 

@@ -38,6 +38,7 @@ class DensityPeaks(Selector):
     """
 
     traits = Traits(equivariant=False)
+    version = 2
 
     neighbours: Annotated[int, Ge(2)] = 5
     equal_weights: bool = False
