@@ -97,12 +97,12 @@ def refuse_devices(given: Mapping[str, Any]) -> None:
 def _why_absent(kind: str) -> str:
     """Why this machine cannot have such a device, if that is known without PyTorch."""
     if kind == "mps" and sys.platform != "darwin":
-        return "it is of macOS"
+        return "only macOS has it"
     if kind == "cuda" and sys.platform == "linux" and not Path("/dev/kfd").exists():  # nor AMD's
         try:
             ctypes.CDLL("libcuda.so.1")
         except OSError:
-            return "no driver of a GPU was found"
+            return "no GPU driver was found"
     return ""
 
 
