@@ -219,13 +219,14 @@ def figure_columns(
 def figure_notes(rows: Sequence[Row]) -> list[str]:
     """Lines below the table: costs that are unknown, and how speed and memory were measured."""
     lines = []
-    if unknown := [
+    unknown = [
         str(row["strategy"])
         for row in rows
         if row.get("gmacs")
         and "overhead_gmacs" in row
         and not any(number(row, name, 4) for name in ("overhead_gmacs", "mean_overhead_gmacs"))
-    ]:
+    ]
+    if unknown := list(dict.fromkeys(unknown)):  # cells may share a result
         names = f"{', '.join(unknown[:4])}{', …' * (len(unknown) > 4)}"
         lines.append(
             f"The GMACs of {names} leave out the overhead of scores, graphs and fusing, which is "
@@ -300,6 +301,7 @@ def _not_established(rows: Iterable[Row], level: float) -> str:
         if (row["difference_low"] > 0 or row["difference_high"] < 0)
         and row.get("p_value", 0.0) > 1 - level
     ]
+    names = list(dict.fromkeys(names))  # cells may share a result
     if not names:
         return ""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""

@@ -92,7 +92,7 @@ def test_fixed_values_keep_dense_and_stand_in_the_caption(with_dense: pd.DataFra
     assert sorted(lines["8"].tolist()) == own[["gmacs", "top1"]].to_numpy().tolist()
     assert lines["dense"].tolist() == [[1.0, 75.0]]
     (caption,) = (text.get_text() for text in figure.texts)
-    assert caption.endswith("P=3")
+    assert caption.startswith("95% binomial intervals; P=3")
     with pytest.raises(InputError, match="no row has P=4"):
         tradeoff(frame, fixed={"P": 4})
 
@@ -101,7 +101,9 @@ def test_measured_speed_has_the_bars_of_the_speed_up(comparison: pd.DataFrame) -
     figure = tradeoff(comparison, x="images_per_second")
     (axes,) = figure.axes
     assert axes.get_xlabel() == "measured throughput (images/s)"
-    assert _caption(figure).endswith("; 90% intervals of the speed-up")
+    assert _caption(figure).endswith(
+        "; 90% intervals of the speed-up; overlapping bars are drawn side by side"
+    )
     across = [s for bars in axes.collections for s in bars.get_segments() if s[0, 1] == s[1, 1]]
     ends = sorted(tuple(segment[:, 0]) for segment in across)
     assert np.allclose(ends, [(290 / 3, 110)] * 2 + [(98, 102)] + [(145, 165)] * 2)
@@ -179,6 +181,16 @@ def test_a_point_below_another_is_drawn_larger() -> None:
     assert (again.get_color(), again.get_marker()) == (gtp.get_color(), gtp.get_marker())
     (axes,) = tradeoff(frame.assign(top1=[80.0, 70, 75, 60, 82])).axes
     assert len(axes.lines) == 4
+
+
+def test_a_point_that_another_almost_hides_is_drawn_larger_in_a_figure_of_any_size() -> None:
+    names = ["gtp", "mine", *(f"a method with a long name {i}" for i in range(9))]
+    frame = pd.DataFrame({"method": names, "gmacs": [5.0, 5, *range(1, 10)]})
+    frame = frame.assign(top1=[70.0, 70.15, *range(60, 69)])
+    for height in (None, 9.0):  # the axes are small beside the legend, or large
+        (axes,) = tradeoff(frame, height=height).axes
+        hidden = [line for line in axes.lines if line.get_label() == "_hidden"]
+        assert len(hidden) == (height is None)
 
 
 def test_bars_at_one_cost_stand_side_by_side_and_markers_at_their_costs(
@@ -282,7 +294,7 @@ def test_a_reference_is_a_row_on_a_dashed_line_without_a_bar() -> None:
     lines = {line.get_label(): line for line in figure.axes[0].lines}
     assert lines[reference].get_xydata().tolist() == [[2, 80]]
     assert [text.get_text() for text in figure.axes[0].texts] == [reference]
-    assert _caption(figure) == words
+    assert _caption(figure) == f"{words}; overlapping bars are drawn side by side"
 
 
 def test_a_reference_without_a_value_of_the_hue_is_a_line_only(

@@ -62,16 +62,28 @@ def test_a_store(text: str) -> None:
     assert "RuntimeError" in text
 
 
+def test_files_of_one_name_are_told_apart(comparison: pd.DataFrame, tmp_path: Path) -> None:
+    paths = [tmp_path / name / "comparison.csv" for name in "ab"]
+    for path in paths:
+        path.parent.mkdir()
+        comparison.to_csv(path, index=False)
+    text = report(paths, tmp_path / "both.html").read_text()
+    assert all(f"{path}: Results" in text for path in paths)
+    assert "comparison.csv: Results" in report(
+        [paths[0], comparison], tmp_path / "one.html"
+    ).read_text().replace(str(paths[0]), "")
+
+
 def test_of_a_study_that_was_stopped(store: Path, tmp_path: Path, text: str) -> None:
-    assert "All 6 cells" in text
+    assert "All 6 results" in text
     half = tmp_path / "half.db"
     half.write_bytes(store.read_bytes())
     with Store(half) as opened, opened.writing():
         keys = [row["key"] for row in opened.rows()]
         opened.plan("study", [*keys, "one", "two"])
     page = report(half, tmp_path / "half.html").read_text()
-    assert "6 of 8 cells" in page
-    assert "2 cells of the study not run yet" in page
+    assert "6 of 8 results" in page
+    assert "2 results of the study not there yet" in page
 
 
 def test_what_produced_the_cells_is_told_once_and_whole(text: str) -> None:

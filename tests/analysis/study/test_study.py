@@ -126,6 +126,11 @@ def test_whole_numbers_stay_whole_beside_a_reference(
     assert axes.get_ylabel() == "top-1 Δ vs. ToMe (percentage points)"
 
 
+def test_dense_models_of_several_seeds_are_named(make_grid: MakeGrid, store: Store) -> None:
+    study = make_grid({"seed": [0, 1]}, against="dense", limit=20).run(store, progress=False)
+    assert _column(study, "seed")[:2] == ["0 (dense)", "1 (dense)"]
+
+
 def test_figures_and_a_csv_have_the_dense_model(
     make_grid: MakeGrid, store: Store, tmp_path: Path
 ) -> None:

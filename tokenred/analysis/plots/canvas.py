@@ -1,7 +1,7 @@
 """Shared by all figures: size, fonts, colours, drawing a series, and writing files."""
 
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ _COLOURS = (
 )  # fmt: skip
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 BAR_GAP = 3.0  # points (1/72 inch) between error bars that would cover each other
+BESIDE = "overlapping bars are drawn side by side"
 _NOTE_SIZE = 6
 _SERIES: Any = {
     "markersize": 4.5, "markeredgecolor": "white", "markeredgewidth": 0.5, "linewidth": 1.2,
@@ -68,13 +69,13 @@ _STYLE: Any = {
 @contextmanager
 def new_grid(
     width: float, height: float | None, least: float = 2.8, rows: int = 1, columns: int = 1,
-    **options: Any,
+    placed: Callable[[Figure], None] | None = None, **options: Any,
 ) -> Iterator[tuple[Figure, Any]]:  # fmt: skip
     """A figure and a ``(rows, columns)`` array of axes in the common style.
 
-    In the end, `fit_labels` is called. Nothing changes pyplot's global state. ``width`` and
-    ``height`` are inches, None for ``least`` and what long labels need; ``options`` are those of
-    matplotlib's ``Figure.subplots``.
+    In the end, `fit_labels` is called, and ``placed`` where everything has its place. Nothing
+    changes pyplot's global state. ``width`` and ``height`` are inches, None for ``least`` and what
+    long labels need; ``options`` are those of matplotlib's ``Figure.subplots``.
     """
     for name, inches in {"width": width, "height": least if height is None else height}.items():
         read(Positive, inches, name)
@@ -83,7 +84,7 @@ def new_grid(
         FigureCanvasAgg(figure)
         grid = figure.subplots(rows, columns, squeeze=False, **options)
         yield figure, grid
-        fit_labels(figure, columns, height)
+        fit_labels(figure, columns, height, placed)
 
 
 @contextmanager
@@ -94,9 +95,8 @@ def new_figure(
 
     Markers that others hide get a larger one of their own below.
     """
-    with new_grid(width, height, least) as (figure, grid):
+    with new_grid(width, height, least, placed=_show_hidden) as (figure, grid):
         yield figure, grid[0, 0]
-        _show_hidden(grid[0, 0])
 
 
 def palette(count: int) -> list[Colour]:
@@ -132,14 +132,18 @@ def draw_series(
     axes.plot(x, y, color=colour, **{**_SERIES, **look})
 
 
-def _show_hidden(axes: Axes) -> None:
+_HIDES = 0.55  # of its size: so near, a marker hides most of another
+
+
+def _show_hidden(figure: Figure) -> None:
     """Draw what markers of later lines hide once more, larger and below them."""
+    axes = figure.axes[0]
     drawn = [line for line in axes.lines if not str(line.get_label()).startswith("_")]
     drawn = [line for line in drawn if line.get_marker() not in ("None", "")]
     drawn = sorted(drawn, key=lambda line: line.get_zorder())  # of equals, the last is on top
     places = [axes.transData.transform(line.get_xydata()) for line in drawn]
     for i, line in enumerate(drawn):
-        near = line.get_markersize() / 3 * axes.figure.dpi / 72
+        near = _HIDES * line.get_markersize() * axes.figure.dpi / 72
         above, covered = np.zeros(len(places[i]), int), False
         for other in places[i + 1 :]:
             apart = np.linalg.norm(places[i][:, None] - other, axis=-1)

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from math import inf
 from typing import Any
@@ -26,7 +26,12 @@ _LEAST, _AMPLE = 0.3, 4.0  # inches: the lowest axes, and a height to measure la
 _SMALLEST = 5.0  # points of a number in a cell
 
 
-def fit_labels(figure: Figure, columns: int, height: float | None) -> None:
+def fit_labels(
+    figure: Figure,
+    columns: int,
+    height: float | None,
+    placed: Callable[[Figure], None] | None = None,
+) -> None:
     """Make room for all labels of a finished figure.
 
     Names along an axis are broken into lines or stand upright, numbers that would cover each other
@@ -36,6 +41,7 @@ def fit_labels(figure: Figure, columns: int, height: float | None) -> None:
         figure: with a grid of axes.
         columns: of the grid.
         height: what the user asked for, in inches; None if the figure may grow.
+        placed: called where everything has its place.
 
     Raises:
         ConfigError: if the width is too small for the labels, or the height that was asked for.
@@ -43,6 +49,9 @@ def fit_labels(figure: Figure, columns: int, height: float | None) -> None:
     # A layout depends on the one before in the last bits, but the same figure gives the same bytes.
     before = {axes: axes.get_position(original=True).frozen() for axes in figure.axes}
     _fit(figure, columns, height)
+    if placed is not None:
+        _lay_out(figure)
+        placed(figure)
     for axes, place in before.items():
         axes.set_position(place)
         axes.set_in_layout(True)

@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 
 from tokenred.analysis.plots.canvas import (
     BAR_GAP,
+    BESIDE,
     add_legend,
     add_note,
     draw_references,
@@ -115,7 +116,8 @@ def metric_lines(
         if handles := [*handles, *dashed] if hue or dashed else []:
             heading = symbol_of(hue, points.own) if hue and titled else None
             add_legend(figure, handles, "upper", title=heading)
-        add_note(figure, points.note())
+        moved = bool(bars and len(names) > 1 and points.intervals)
+        add_note(figure, "; ".join(filter(None, [points.note(), BESIDE * moved])))
     return figure
 
 

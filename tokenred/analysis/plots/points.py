@@ -11,7 +11,7 @@ from scipy import stats
 from tokenred.analysis.plots import frames
 from tokenred.analysis.plots.frames import Fixed, axes_of, need, read_frame, show_value, symbol_of
 from tokenred.analysis.plots.looks import read_name
-from tokenred.analysis.result import ALIKE, count, reference_name
+from tokenred.analysis.result import ALIKE, count, reference_name, span
 from tokenred.core.errors import ConfigError, InputError
 from tokenred.core.values import PartOf, read
 
@@ -19,6 +19,7 @@ from tokenred.core.values import PartOf, read
 _IDENTITY = ("model", "data", "weights", "method", "dtype", "precision")
 BUDGETS = ("budget", "P", "r", "keep_rate", "schedule")
 SHARES = ("top1", "top5")
+_ALIKE = 1.25  # intervals with widths no further apart are told by the typical one
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,17 +48,24 @@ class Points:
 
     def note(self, *, width: bool = False) -> str:
         """The caption; with the width of the intervals, for figures that do not draw them."""
-        intervals, half = self.intervals, self.half_width
+        intervals, half = self.intervals, self._half_widths()
         if width:
-            intervals = "" if half is None else f"{intervals}: about ±{half:.1f}"
+            alike = half.max() <= _ALIKE * half.min()
+            ends = [half.median()] * 2 if alike else [half.min(), half.max()]
+            intervals += f": about {span(*(f'±{end:.1f}' for end in ends))}"
+            intervals *= len(half) > 0
         return "; ".join(part for part in (*self.settings, intervals, self.left_out) if part)
 
     @property
     def half_width(self) -> float | None:
-        """The longer side of a typical interval (the other may end at 0 or 100%), None if none."""
+        """That of a typical interval, None if there is none."""
+        half = self._half_widths()
+        return None if half.empty else float(half.median())
+
+    def _half_widths(self) -> pd.Series:
+        """The longer sides of the intervals (the others may end at 0 or 100%)."""
         sides = self.frame[["low", "high"]].sub(self.frame["value"], axis=0).abs()
-        longer = sides.max(axis=1, skipna=False).dropna()
-        return None if longer.empty else float(longer.median())
+        return sides.max(axis=1, skipna=False).dropna()
 
 
 def gather(

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from tokenred.analysis.plots.canvas import (
     BAR_GAP,
+    BESIDE,
     add_legend,
     add_note,
     draw_bars,
@@ -99,10 +100,10 @@ def tradeoff(
     ours = _placed(frame, x, relative)
     references = reference_values(ours, "y")
     told = [f"{symbol_of(name)}={show_value(value)}" for name, value in (fixed or {}).items()]
-    note = "; ".join(filter(None, [_bar_words(ours), *told]))
     ours = ours.assign(line=variants_of(ours) if hue is None else ours[hue])
     dense = ours["method"] == _DENSE
     ours = ours[dense | ours["line"].notna()].assign(aside=_beside(ours["x"]))
+    note = "; ".join(filter(None, [_bar_words(ours), *told]))
     dense = ours["method"] == _DENSE
     points = ours[~dense].reset_index(drop=True)
     theirs = None if published is None else _published(read_published(published), x)
@@ -129,7 +130,8 @@ def tradeoff(
         axes.margins(x=0.06)
         heading = symbol_of(hue, has_own_methods(frame)) if hue else None
         add_legend(figure, axes.get_legend_handles_labels()[0], "upper", title=heading)
-        add_note(figure, note)
+        moved = (points["aside"] != 0) & points["y_low"].notna()
+        add_note(figure, "; ".join(filter(None, [note, BESIDE * bool(moved.any())])))
     return figure
 
 

@@ -1,6 +1,7 @@
 """`report`: results as one HTML file: figures, cells, failures and provenance."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,9 @@ def report(
     if not found:
         raise ConfigError("expected something to report, got an empty list.")
     path = check_output(path, SUFFIXES, overwrite=overwrite)
+    names = [source.name for source in found]
+    if len(set(names)) < len(names):  # `compare` calls every file the same
+        found = [replace(source, name=source.place or source.name) for source in found]
     with output_lock(path):
         sections = [
             section
@@ -99,8 +103,8 @@ def sections_of(
     notes = [source.note] if source.note else []
     if source.missing:
         notes.append(
-            f"{count(source.missing, 'cell')} of the study not run yet; the command that started "
-            "it continues it."
+            f"{count(source.missing, 'result')} of the study not there yet; the command that "
+            "started it continues it."
         )
     notes += unused_notes(source.frame.to_dict("records"))
     if source.kind == OVERSMOOTHING:
@@ -152,9 +156,9 @@ def _cells(source: Source, anchor: str, rows: Sequence[Row], *, status: bool) ->
         columns.append(Column("image tokens", _tokens, help="at 0, ¼, ½, ¾ and 1 of the depth"))
     if status:
         columns.append(Column("status", _status))
-    caption = f"All {count(len(rows), 'cell')}"
+    caption = f"All {count(len(rows), 'result')}"
     if source.missing:
-        caption = f"{len(rows)} of {count(len(rows) + source.missing, 'cell')}"
+        caption = f"{len(rows)} of {count(len(rows) + source.missing, 'result')}"
     return DataTable(f"{anchor}-cells", caption, columns, rows)
 
 

@@ -25,6 +25,7 @@ class Source:
         axes: columns that a study varied.
         note: the reference of the paired differences; empty if there are none.
         missing: how many planned results are not there yet.
+        place: the file as it was given; empty for results in memory.
     """
 
     name: str
@@ -33,12 +34,14 @@ class Source:
     axes: tuple[str, ...]
     note: str = ""
     missing: int = 0
+    place: str = ""
 
 
 def read_source(given: Any, level: float = 0.95) -> Source:
     """Read results from any source that `tokenred.analysis.report` accepts."""
-    name, note, missing = type(given).__name__.lower(), "", 0
+    name, note, missing, place = type(given).__name__.lower(), "", 0, ""
     if isinstance(given, str | Path):
+        place = str(given)
         path = Path(given).expanduser()
         name = path.name
         given = Store(path, readonly=True) if is_store(path) else path
@@ -51,7 +54,7 @@ def read_source(given: Any, level: float = 0.95) -> Source:
         frame = read_frame(given)
     kind = _kind(frame)
     axes = tuple(axes_of(frame)) if kind == RESULTS else ()
-    return Source(name, kind, frame.reset_index(drop=True), axes, note, missing)
+    return Source(name, kind, frame.reset_index(drop=True), axes, note, missing, place)
 
 
 def _kind(frame: pd.DataFrame) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenred.analysis.result import reference_name
 from tokenred.analysis.study.cell import DENSE, DONE
+from tokenred.analysis.study.rows import record, tidy
 from tokenred.analysis.study.store import Store
 from tokenred.core.errors import DataError
 
@@ -29,12 +32,15 @@ def is_store(path: Path) -> bool:
 
 
 def paired_frame(store: Store, level: float = 0.95) -> tuple[pd.DataFrame, str]:
-    """The frame of a store with paired differences, in points, and a note on the reference.
+    """The results of a store with paired differences, in points, and a note on the reference.
 
+    A row per cell: cells that share a result have a row each, as in the frame of their study.
     Each row is compared with what its grid compared it with. If that was nothing, or several grids
     differ, with the dense model in its setting or, if there is none, with the base of the grid.
     """
-    frame, rows = store.frame(), list(store.rows())
+    rows = list(_rows_of_cells(store))
+    axes = list(dict.fromkeys(name for row in rows for name in row["axes"]))
+    frame = tidy(list(map(record, rows)), axes)
     done = [row for row in rows if row["status"] == DONE]
     names = {row["key"]: row["strategy"] for row in done}
     pairs = store.references()
@@ -72,6 +78,18 @@ def paired_frame(store: Store, level: float = 0.95) -> tuple[pd.DataFrame, str]:
         f"Differences are from {told} in the same setting, in percentage points, on the same "
         f"images: {level:.0%} paired intervals, and the p-value of McNemar's exact test."
     )
+
+
+def _rows_of_cells(store: Store) -> Iterator[dict[str, Any]]:
+    """The rows of a store; one for each cell where several share a result."""
+    planned = store.cells()
+    for row in store.rows():
+        cells = {
+            json.dumps(cell["axes"]): cell
+            for cell in planned.get(row["key"], ())
+            if cell["axes"].keys() == row["axes"].keys()
+        }
+        yield from ({**row, **cell} for cell in list(cells.values()) or [{}])
 
 
 def _setting(row: dict[str, Any]) -> tuple[Any, ...]:

@@ -63,7 +63,7 @@ _ADVICE = {
     "locked": "another program is using the file; close it and start again",
     "": "choose another store",
 }
-_PLANNED = "cells of "  # of the stamps of plans
+_PLANNED, _CELLS = "cells of ", "axes of "  # of the stamps of plans
 
 
 class StoreError(TokenredError, RuntimeError):
@@ -184,15 +184,35 @@ class Store:
         rows = [(stamp, json.dumps(value)) for stamp, value in facts.items()]
         self._do("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows)
 
-    def plan(self, study: str, keys: Sequence[str]) -> None:
-        """Store which results a study is going to have, for `missing`."""
-        self.remember({_PLANNED + study: list(keys)})
+    def plan(
+        self, study: str, keys: Sequence[str], cells: Iterable[tuple[str, Any, str]] = ()
+    ) -> None:
+        """Store which results a study is going to have, for `missing`, and its `cells`.
+
+        Args:
+            study: its name.
+            keys: of its results.
+            cells: key, axis values and strategy of each; several may have one result.
+        """
+        found = [[key, json.loads(_json(axes)), name] for key, axes, name in cells]
+        self.remember({_PLANNED + study: list(keys), _CELLS + study: found})
 
     def missing(self) -> int:
         """The number of planned results that are not there: a study was stopped, or still runs."""
-        rows = self._ask("SELECT value FROM facts WHERE stamp LIKE ?", (_PLANNED + "%",))
-        planned = {key for (value,) in rows for key in json.loads(value)}
+        planned = set(self._planned(_PLANNED))
         return len(planned) - len(self.status(list(planned)))
+
+    def cells(self) -> dict[str, list[dict[str, Any]]]:
+        """``axes`` and ``strategy`` of all planned cells, by the key of their result."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for key, axes, name in self._planned(_CELLS):
+            found.setdefault(key, []).append({"axes": axes, "strategy": name})
+        return found
+
+    def _planned(self, kind: str) -> Iterator[Any]:
+        """What plans say, one entry after another."""
+        rows = self._ask("SELECT value FROM facts WHERE stamp LIKE ?", (kind + "%",))
+        return (each for (value,) in rows for each in json.loads(value))
 
     def _do(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
         if rows:

@@ -201,7 +201,7 @@ class Study(Result):
             own = word(row, names[0])
             if own != self.against:
                 other = self._names[row["key"]] if self.against != "base" else "base"
-                mark = "reference" if own and other != "base" else other
+                mark = "reference" if own and other not in ("base", DENSE) else other
                 first[at] = {**row, names[0]: f"{own} ({mark})".strip()}
         rest = [row for row in done if row["key"] not in self._names]
         return table_of(columns, [*first, *rest[:most]], left=len(names), dim=len(first))
@@ -318,13 +318,19 @@ def run_plan(
             # Another grid may have been busy meanwhile.
             missing, narrow = plan.todo(store, retry_failed)
             store.set_axes(narrow)
-            store.plan(plan.design.name, list(plan.results))
+            _keep_plan(plan, store)
             _run_cells(plan, store, engine, raising, missing, progress)
             _ = study.records  # compares each cell with its reference, for the next start
     elif not store.readonly:
         with suppress(StoreError):  # for a quick start next time
             plan.facts.keep(store)
+            _keep_plan(plan, store)
     return study
+
+
+def _keep_plan(plan: Plan, store: Store) -> None:
+    cells = [(cell.key, cell.axes, cell.label) for cell in plan.cells]
+    store.plan(plan.design.name, list(plan.results), cells)
 
 
 def _run_cells(

@@ -10,7 +10,9 @@ from tokenred.strategies.strategy import Strategy, recipes
 def random(
     *, keep_rate: Share | Shares = 0.7, layers: Blocks | None = None, seed: Count = 0
 ) -> Strategy:
-    """Prune at random, with a seed: the baseline that every method must beat.
+    """Prune at random, the same patches of every image: the baseline that methods must beat.
+
+    Which patches these are depends on the seed, and with it the accuracy: average over several.
 
     Args:
         keep_rate: keep rate ρ relative to the remaining tokens; one, or one for each of `layers`.
