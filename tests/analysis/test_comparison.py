@@ -14,6 +14,7 @@ from torch import nn
 
 import tokenred as tr
 from tokenred.analysis import Comparison, Store, compare, evaluate, paired_difference
+from tokenred.analysis.plots.looks import variants_of
 from tokenred.analysis.study.worker import Runner
 from tokenred.core.errors import (
     ConfigError,
@@ -156,7 +157,7 @@ class _Broken(tr.Scorer):
 def test_speed_only_and_accuracy_only(digits: nn.Module) -> None:
     speed = compare(digits, None, ["evit"], **QUICK)
     assert "top1" not in speed.frame
-    assert speed.resolution() == ""
+    assert "can tell" not in str(speed)
     assert not {"top-1", "Accuracy"} & set(str(speed).split())
     mine = {"wide": "gtp:P=2", "narrow": tr.strategy("gtp", P=6)}
     accuracy = compare(digits, "digits", mine, **UNTIMED)
@@ -236,6 +237,16 @@ def test_baselines_are_rows_like_the_others(digits: nn.Module) -> None:
     assert frame["top1"]["resolution@0.6"] == pytest.approx(alone.top1)
     assert "depth@0.6" in str(found)
     assert found.plot() is not None
+
+
+def test_baselines_are_compared_with_the_reference_at_their_share(digits: nn.Module) -> None:
+    options = {**UNTIMED, "budget": [0.8, 0.6], "against": "gtp", "baselines": True}
+    found = compare(digits, "digits", ["tome"], **options)
+    rows = found.frame.set_index("strategy")["difference_from"].dropna().to_dict()
+    names = [name for name in found.frame["strategy"] if name != "dense"]
+    assert rows == {name: f"gtp@{name.rpartition('@')[2]}" for name in names}
+    assert {"resolution@0.8", "resolution@0.6"} <= set(names)
+    assert variants_of(found.frame).count("resolution") == 2
 
 
 def test_baselines_that_cannot_be_had_are_noted_and_a_smaller_model_is_a_row(
@@ -333,7 +344,7 @@ def test_the_table() -> None:
     for words in ("points [90% paired]", "Accuracy: 1 image, the same for all rows.",
                   "seed 3, weights abc."):  # fmt: skip
         assert words in str(made)
-    assert lines[-1] == "a note"
-    told = made.resolution()
-    assert told.startswith("What 1 image can tell: the 90% intervals are 4.0 points wide.")
-    assert "more than about 2.0 points shows" in told
+    told = made.footnotes()
+    assert told[-2] == "a note"
+    assert told[-1].startswith("What 1 image can tell: the 90% intervals are 4.0 points wide.")
+    assert "more than about 2.0 points shows" in told[-1]

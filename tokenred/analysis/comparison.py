@@ -103,12 +103,7 @@ class Comparison(FramedResult):
             f"tokenred {first['tokenred']}, torch {first['torch']}, timm {first['timm']}, "
             f"seed {first['seed']}, weights {first['weights']}."
         )
-        return [*lines, *self.notes]
-
-    def resolution(self) -> str:
-        """What so many images can and cannot show, as a sentence; empty without accuracies."""
-        rows: list[Any] = self.frame.to_dict("records")
-        return resolution(rows, self.level)
+        return [*lines, *self.notes, *filter(None, [resolution(rows, self.level)])]
 
     def plot(self, **options: Any) -> Figure:
         """See `tokenred.analysis.tradeoff`."""
@@ -263,13 +258,15 @@ def _with_references(
 def _compare_with(
     store: Store, rows: list[dict[str, Any]], references: Mapping[str, str], level: float
 ) -> None:
-    """Replace the differences from dense; dense and the baselines have no budget of their own."""
+    """Replace the differences from dense; a baseline's is from the reference at its share."""
     keys = {row["strategy"]: row["key"] for row in rows}
-    several = len(set(references.values())) > 1
+    shares = {label.rpartition("@")[2]: label for label in references.values()}
+    only = next(iter(shares.values())) if len(shares) == 1 else ""
     for row in rows:
         for name in _DIFFERENCE:
             row.pop(name, None)
-        other = references.get(row["strategy"], "" if several else next(iter(references.values())))
+        share = row["strategy"].rpartition("@")[2]
+        other = references.get(row["strategy"], only or shares.get(share, ""))
         if other in keys:
             row |= paired(store, row, keys[other], other, level)
 

@@ -296,7 +296,7 @@ def resolution(rows: Iterable[Row], level: float) -> str:
 def _not_established(rows: Iterable[Row], level: float) -> str:
     """Rows whose interval excludes 0 while the stricter test does not."""
     names = [
-        f"{row['strategy']} (p = {row['p_value']:.2g})"
+        f"{row['strategy']} (p = {row['p_value']:.3g})"
         for row in rows
         if (row["difference_low"] > 0 or row["difference_high"] < 0)
         and row.get("p_value", 0.0) > 1 - level
@@ -311,7 +311,7 @@ def _not_established(rows: Iterable[Row], level: float) -> str:
 def quarters(counts: Sequence[float]) -> str:
     """Token counts at the quarters of the depth: ``196→172→148→124→100``."""
     depth = len(counts) - 1
-    return "→".join(f"{counts[at]:.4g}" for at in sorted({depth * q // 4 for q in range(5)}))
+    return "→".join(f"{counts[at]:.4g}" for at in (depth * q // 4 for q in range(5)))
 
 
 def _html(table: Table) -> str:

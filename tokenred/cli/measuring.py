@@ -114,8 +114,6 @@ def compare_command(
     if source == "digits":
         say(_EASY, "")
     say(result)
-    if told := result.resolution():
-        say(told)
     if demo:
         asked = {n: options[n] for n in ("threads", "device", "seed", "progress") if n in options}
         timed = _time_deit(**asked)

@@ -85,7 +85,7 @@ def test_scorers_best_first(with_dense: pd.DataFrame) -> None:
     figure = scorer_comparison(study)
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == ["DiagAttn", "MixedAttn", "Random"]
-    assert figure.axes[0].get_xlabel() == "tokens removed in each block, P"
+    assert figure.axes[0].get_xlabel() == "tokens removed per block, P"
     # At one budget a row each, the best on top.
     figure = scorer_comparison(study, fixed={"P": 3})
     (axes,) = figure.axes

@@ -293,7 +293,8 @@ def test_a_reference_is_a_row_on_a_dashed_line_without_a_bar() -> None:
     figure = tradeoff(frame.assign(gmacs=[2, 2, 3, 4]))
     lines = {line.get_label(): line for line in figure.axes[0].lines}
     assert lines[reference].get_xydata().tolist() == [[2, 80]]
-    assert [text.get_text() for text in figure.axes[0].texts] == [reference]
+    (name,) = figure.axes[0].texts
+    assert name.get_text() == reference.replace(" at", "\nat")
     assert _caption(figure) == f"{words}; overlapping bars are drawn side by side"
 
 

@@ -33,6 +33,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 BAR_GAP = 3.0  # points (1/72 inch) between error bars that would cover each other
 BESIDE = "overlapping bars are drawn side by side"
 _NOTE_SIZE = 6
+_LETTERS = 20  # of a line of text beside the axes
 _SERIES: Any = {
     "markersize": 4.5, "markeredgecolor": "white", "markeredgewidth": 0.5, "linewidth": 1.2,
     "zorder": 3,
@@ -132,6 +133,7 @@ def draw_series(
     axes.plot(x, y, color=colour, **{**_SERIES, **look})
 
 
+_THICK = 2  # a line that more others cover does not become thicker
 _HIDES = 0.55  # of its size: so near, a marker hides most of another
 
 
@@ -156,9 +158,11 @@ def _show_hidden(figure: Figure) -> None:
             if not covered:  # other lines only cross it
                 again.set_linestyle("none")
             again.set(
-                markersize=line.get_markersize() + 4 * times, label="_hidden",
-                linewidth=line.get_linewidth() + 2 * times, zorder=line.get_zorder() - 0.1 * times,
-            )  # fmt: skip
+                markersize=line.get_markersize() + 4 * times,
+                label="_hidden",
+                linewidth=line.get_linewidth() + 2 * min(times, _THICK),
+                zorder=line.get_zorder() - 0.1 * times,
+            )
 
 
 def draw_bars(axes: Axes, x: Any, y: Any, colour: Any, *, aside: float = 0.0, **ends: Any) -> None:
@@ -223,7 +227,8 @@ def draw_references(
         # Beyond the right end of the line; or beside its top, with the other's on the other side.
         right = not across and len(values) > 1 and value == highest
         axes.annotate(
-            "" if name == unnamed else name, (1, value) if across else (value, 1),
+            "" if name == unnamed else fold(name, _LETTERS) if across else name,
+            (1, value) if across else (value, 1),
             xytext=(2, 0) if across else (2 if right else -2, -2),
             xycoords=axes.get_yaxis_transform() if across else axes.get_xaxis_transform(),
             textcoords="offset points", ha="left" if across or right else "right",

@@ -18,6 +18,7 @@ _GREY = 7  # of the palette; baselines alone have it
 # Top-K do not have, the pale ones later.
 _OWN = (5, 4, 6, 8, 7, 0, 1, 2, 3)
 _BASELINES = {"random": "d", "uniform": "h"}  # markers that no method has
+_SMALLER = ("resolution", "depth")  # models of which only the size differs
 _PLACES = {name: place for place, name in enumerate(METHODS)}
 _SHADES = (0.0, -0.35, 0.4)  # of a method drawn several times: its own, darker, lighter
 
@@ -106,7 +107,8 @@ def variants_of(frame: pd.DataFrame) -> list[str]:
     methods = [str(method) for method in frame["method"]]
     if not {"strategy", "config"} <= set(frame):
         return methods
-    keys = list(zip(methods, map(_without_schedule, frame["config"]), strict=True))
+    configs = map(_without_schedule, frame["config"])
+    keys = [(m, "" if m in _SMALLER else c) for m, c in zip(methods, configs, strict=True)]
     labels: dict[tuple[str, str], dict[str, None]] = {}
     for key, label in zip(keys, frame["strategy"], strict=True):
         labels.setdefault(key, {})[str(label)] = None

@@ -191,7 +191,7 @@ def scorer_comparison(
         InputError, ConfigError: as `metric_lines`.
     """
     data = read_frame(frame)
-    need(data, ["scorer", metric], "a comparison of scorers")
+    need(data, ["scorer", metric], "a comparison of scorers, as of `ablate --axis scorer=A,B`,")
     if x is None:
         varied = choose(data, fixed).dropna(subset=["scorer"])
         x = next((n for n in BUDGETS if n in varied and varied[n].nunique() > 1), None)
