@@ -10,6 +10,8 @@ import pytest
 
 from tests.cli.conftest import Run
 from tokenred.analysis import Store
+from tokenred.analysis.measure.machine import weights_digest
+from tokenred.models import load_model
 
 FEW = ("ablate", "--base", "gtp:P=6", "--limit", 10, "--batch-size", 10)
 
@@ -32,6 +34,18 @@ def test_prints_the_best_first_and_writes_a_csv(run: Run, tmp_path: Path) -> Non
         assert len(found) == 5
     assert "--overwrite" in run(*arguments).refusal
     assert run(*arguments, "--overwrite").exit_code == 0
+
+
+def test_random_weights_of_models_on_an_axis(run: Run) -> None:
+    arguments = ("-a", "model=digits,vit_tiny_patch16_224", "-a", "P=4", "--random-weights")
+    result = run("ablate", *arguments, "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "2 cells" in result.stdout
+    result = run("ablate", "-a", "model=digits", "-a", "P=4", "--random-weights", "-m", "split")
+    assert result.exit_code == 0, result.output
+    with Store("tokenred-out/ablation.db", readonly=True) as found:
+        (digest,) = {row["weights"] for row in found.rows()}
+    assert digest != weights_digest(load_model("digits"))
 
 
 def test_a_study_file_and_options_before_it(run: Run, tmp_path: Path) -> None:

@@ -284,16 +284,18 @@ def test_who_stops_a_command_is_told_how_to_go_on(
     run: Run, moody: tuple[str, ...], tmp_path: Path
 ) -> None:
     calls = tmp_path / "calls"
-    calls.write_text(f"4 {signal.SIGINT}")
-    stopped = run("compare", *moody, "--no-timing", "--limit", 4, "-s", "gtp:scorer=Moody",
-                  "--out", "a b")  # fmt: skip
-    assert stopped.exit_code == 130
+    words = ("compare", *moody, "--no-timing", "--limit", 4, "-s", "gtp:scorer=Moody",
+             "--out", "a b")  # fmt: skip
     start = (
         "tokenred: stopped; 1 of 2 results (cells and references) done. Continue with: tokenred "
     )
-    assert stopped.stderr.startswith(start)
-    calls.unlink()
-    assert run(*shlex.split(stopped.stderr.removeprefix(start))).exit_code == 0
+    for more in ((), ("--overwrite",)):  # what is there then
+        calls.write_text(f"4 {signal.SIGINT}")
+        stopped = run(*words, *more)
+        assert stopped.exit_code == 130
+        assert stopped.stderr.startswith(start)
+        calls.unlink()
+        assert run(*shlex.split(stopped.stderr.removeprefix(start))).exit_code == 0
 
     calls.write_text(f"4 {signal.SIGINT}")
     stopped = run("oversmoothing", *moody, "-s", "gtp:scorer=Moody", "--limit", 2)

@@ -126,9 +126,14 @@ def _fill_in(asked: dict[str, Any], random_weights: bool) -> None:
             raise ConfigError(
                 "accuracy means nothing with random weights; leave it or --random-weights out."
             )
-        asked["model"] = {"spec": asked.get("model", "digits"), "pretrained": False}
+        names = {"model": asked.get("model", "digits")} | axes
+        random = [{"spec": name, "pretrained": False} for name in _listed(names["model"])]
+        if "model" in axes:
+            axes["model"] = random
+        else:
+            (asked["model"],) = random
     elif data is not None or "metrics" not in asked or model in (None, "digits"):
-        models, sources = (given if isinstance(given, list) else [given] for given in (model, data))
+        models, sources = _listed(model), _listed(data)
         found = zip(*(model_for(one, source) for one in models for source in sources), strict=True)
         for name, values in zip(("model", "data"), found, strict=True):
             if any(value != values[0] for value in values) and name not in axes:
@@ -136,6 +141,10 @@ def _fill_in(asked: dict[str, Any], random_weights: bool) -> None:
             asked |= {} if name in axes else {name: values[0]}
     against = asked.setdefault("against", "dense")
     asked["against"] = None if against == "none" else against
+
+
+def _listed(given: Any) -> list[Any]:
+    return given if isinstance(given, list) else [given]
 
 
 def _check_column(name: str, axes: list[str]) -> None:

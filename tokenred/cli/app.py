@@ -184,6 +184,7 @@ def _how_to_go_on(command: Any, words: Sequence[str], stop: KeyboardInterrupt | 
     if "resume" not in known and "store" not in known:
         return "stopped; nothing was written."
     resume = ["--resume"] * ("resume" in known)
-    again = [word for word in words if word not in ("--resume", "--overwrite")]
+    dropped = ("--resume", "--overwrite") if resume else ()
+    again = [word for word in words if word not in dropped]
     told = f"{done} done" if done else "finished results, if any, are kept"
     return f"stopped; {told}. Continue with: {shlex.join(['tokenred', *again, *resume])}"

@@ -92,6 +92,8 @@ def compare_command(
     folder = output or (_OUT / "demo" if demo else _OUT)
     # The demo may replace its own earlier output but nothing else.
     replace = overwrite or (demo and output is None)
+    # Nor does what a stopped run was to replace stop it again.
+    replace = replace or (resume and (folder / "comparison.db").exists())
     csv, *picture = claim_folder(folder, *names, overwrite=replace)
     (kept,) = claim_folder(folder, "comparison.db", overwrite=overwrite or demo, resume=resume)
     from tokenred.analysis import compare, same_budget

@@ -83,7 +83,9 @@ def refuse_unknown(given: Mapping[str, Any]) -> None:
 def refuse_devices(given: Mapping[str, Any]) -> None:
     """Refuse devices that this machine lacks, before models are loaded."""
     named = given.get("devices") or given.get("device") or ()
-    others = {*([named] if isinstance(named, str) else named)} - {"cpu"}
+    named = [named] if isinstance(named, str) else named
+    axes = read_axes(() if given.get("invalid") == "skip" else given.get("axis") or ())
+    others = {*named, *axes.get("device", ())} - {"cpu"}
     if others and given.get("engine") != "ray":
         for device in others:
             if why := _why_absent(device.partition(":")[0]):

@@ -2,13 +2,13 @@
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from PIL import Image
 from torch import Tensor
 
-from tokenred.core.errors import DataError, DataWarning, shown
+from tokenred.core.errors import ConfigError, DataError, DataWarning, shown
 from tokenred.data.classes import CIFAR10_CLASSES, ClassMap, resolve_classes
 from tokenred.data.dataset import ImageDataset
 from tokenred.data.digits import DIGITS_CLASSES, DigitsSource
@@ -49,6 +49,10 @@ def open_dataset(
         ConfigError: if ``class_map`` is invalid.
     """
     text = check_there(source)
+    if text.partition(":")[0] in ("digits", "cifar10") and isinstance(class_map, str | Mapping):
+        raise ConfigError(
+            f"{text} has classes of its own, got class_map={shown(class_map)}; leave it out."
+        )
     if text == "digits":
         digits = DigitsSource(split or "test")
         return ImageDataset(digits, digits.labels, DIGITS_CLASSES, "digits", transform)
