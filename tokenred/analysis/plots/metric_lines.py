@@ -124,7 +124,7 @@ def metric_lines(
 def _looks(frame: pd.DataFrame, hue: str | None, names: Sequence[Any]) -> dict[Any, Look]:
     """The looks of the lines; a single one has its method's."""
     if hue is None:
-        methods = frame[~no_cells(frame)].get("method", pd.Series()).drop_duplicates()
+        methods = frame[~no_cells(frame)].get("method", pd.Series(dtype=object)).drop_duplicates()
         return {None: looks_of(methods if len(methods) == 1 else ["cells"]).popitem()[1]}
     if not all(map(_is_number, names)):  # in the order of the frame, as in other figures
         there = (show_value(v) if isinstance(v, tuple | list) else v for v in frame[hue])
