@@ -33,7 +33,7 @@ _GREEK = str.maketrans({
 _WIDE = 5.0
 _ROW, _HEAD, _AROUND = 0.17, 0.5, 0.35
 # Light enough for black digits.
-_SHADES = LinearSegmentedColormap.from_list("light", ("#ffffff", "#9ec9e2"))
+_SHADES = LinearSegmentedColormap.from_list("light", ["#ffffff", "#9ec9e2"])
 
 
 @dataclass(frozen=True, eq=False)
