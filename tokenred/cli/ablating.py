@@ -126,8 +126,8 @@ def _fill_in(asked: dict[str, Any], random_weights: bool) -> None:
             raise ConfigError(
                 "accuracy means nothing with random weights; leave it or --random-weights out."
             )
-        names = {"model": asked.get("model", "digits")} | axes
-        random = [{"spec": name, "pretrained": False} for name in _listed(names["model"])]
+        names = _listed(axes.get("model", model or "digits"))
+        random = [{"spec": name, "pretrained": False} for name in names]
         if "model" in axes:
             axes["model"] = random
         else:

@@ -13,7 +13,7 @@ from tokenred.data.classes import CIFAR10_CLASSES, ClassMap, resolve_classes
 from tokenred.data.dataset import ImageDataset
 from tokenred.data.digits import DIGITS_CLASSES, DigitsSource
 from tokenred.data.layout import IMAGE_SUFFIXES, find_layout, narrow_to_split, told
-from tokenred.data.places import HOW, VARIABLE, check_there, place_of_cifar10
+from tokenred.data.places import HOW, NAMED, VARIABLE, check_there, place_of_cifar10
 from tokenred.data.sources import source_at
 
 Transform = Callable[[Image.Image], Tensor]
@@ -49,7 +49,7 @@ def open_dataset(
         ConfigError: if ``class_map`` is invalid.
     """
     text = check_there(source)
-    if text.partition(":")[0] in ("digits", "cifar10") and isinstance(class_map, str | Mapping):
+    if text.partition(":")[0] in NAMED and isinstance(class_map, str | Mapping):
         raise ConfigError(
             f"{text} has classes of its own, got class_map={shown(class_map)}; leave it out."
         )

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from tokenred.core.errors import DataError, did_you_mean, shown
 
-_NAMED = ("digits", "cifar10")
+NAMED = ("digits", "cifar10")
+"""The datasets with a name, and with classes of their own."""
+
 VARIABLE = "TOKENRED_DATA"
 HOW = (
     "pass cifar10:PATH with an image folder, zip or tar of it (SPLIT/CLASS/IMAGE), or set "
@@ -22,15 +24,15 @@ def check_there(source: str | os.PathLike[str]) -> str:
     if not isinstance(source, (str, os.PathLike)) or not os.fspath(source):
         raise DataError(
             f"expected the name or path of a dataset, got {shown(source)}; known names: "
-            f"{', '.join(_NAMED)}."
+            f"{', '.join(NAMED)}."
         )
     text = os.fspath(source)
     if text.partition(":")[0] == "cifar10":
         place_of_cifar10(text.partition(":")[2])
-    elif text not in _NAMED and not Path(text).expanduser().exists():
+    elif text not in NAMED and not Path(text).expanduser().exists():
         raise DataError(
-            f"expected a dataset at {text}, found nothing.{did_you_mean(text, _NAMED)} Pass an "
-            f"image folder, a zip or a tar of one, or a known name: {', '.join(_NAMED)}."
+            f"expected a dataset at {text}, found nothing.{did_you_mean(text, NAMED)} Pass an "
+            f"image folder, a zip or a tar of one, or a known name: {', '.join(NAMED)}."
         )
     return text
 

@@ -77,6 +77,7 @@ def metric_lines(
         InputError: for missing columns or values, or rows that cannot be averaged.
         ConfigError: for one column in two roles, or a level out of range.
     """
+    frame = read_frame(frame)
     points = gather(frame, [x] if hue is None else [x, hue], metric, fixed=fixed, level=level)
     own, names = points.frame, [None]
     if hue:
@@ -91,7 +92,7 @@ def metric_lines(
     titled = len(names) > _PLAIN_LABELS
     with new_figure(width, height, 2.6) as (figure, axes):
         draw_references(axes, reference_values(frame, metric, fixed, costs=True))
-        looks = _looks(read_frame(frame), hue, names)
+        looks = _looks(frame, hue, names)
         dashed = _draw_varied_references(axes, frame, x, metric, hue, fixed, looks, places)
         for i, name in enumerate(names):
             colour, marker = looks[name]
@@ -133,7 +134,7 @@ def _looks(frame: pd.DataFrame, hue: str | None, names: Sequence[Any]) -> dict[A
 
 
 def _draw_varied_references(
-    axes: Axes, source: Any, x: str, metric: str, hue: str | None, fixed: Fixed,
+    axes: Axes, frame: pd.DataFrame, x: str, metric: str, hue: str | None, fixed: Fixed,
     looks: Mapping[Any, tuple[Any, str]], places: Mapping[Any, float],
 ) -> list[Line2D]:  # fmt: skip
     """Dashed lines at references that differ along an axis, as at the budgets of their cells.
@@ -141,7 +142,6 @@ def _draw_varied_references(
     Returns:
         What the legend says of them.
     """
-    frame = read_frame(source)
     found = references_of(frame, fixed)
     found = found[no_cells(frame)[found.index]]  # the others are drawn in any case
     if not found.size or max(found[n].nunique() for n in ("difference_from", metric)) < 2:

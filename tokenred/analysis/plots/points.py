@@ -49,11 +49,12 @@ class Points:
     def note(self, *, width: bool = False) -> str:
         """The caption; with the width of the intervals, for figures that do not draw them."""
         intervals, half = self.intervals, self._half_widths()
-        if width:
+        if width and half.empty:
+            intervals = ""
+        elif width:
             alike = half.max() <= _ALIKE * half.min()
             ends = [half.median()] * 2 if alike else [half.min(), half.max()]
             intervals += f": about {span(*(f'±{end:.1f}' for end in ends))}"
-            intervals *= len(half) > 0
         return "; ".join(part for part in (*self.settings, intervals, self.left_out) if part)
 
     @property

@@ -100,10 +100,10 @@ def tradeoff(
     ours = _placed(frame, x, relative)
     references = reference_values(ours, "y")
     told = [f"{symbol_of(name)}={show_value(value)}" for name, value in (fixed or {}).items()]
+    note = "; ".join(filter(None, [_bar_words(ours), *told]))
     ours = ours.assign(line=variants_of(ours) if hue is None else ours[hue])
     dense = ours["method"] == _DENSE
     ours = ours[dense | ours["line"].notna()].assign(aside=_beside(ours["x"]))
-    note = "; ".join(filter(None, [_bar_words(ours), *told]))
     dense = ours["method"] == _DENSE
     points = ours[~dense].reset_index(drop=True)
     theirs = None if published is None else _published(read_published(published), x)

@@ -195,7 +195,8 @@ class Store:
             cells: key, axis values and strategy of each; several may have one result.
         """
         found = [[key, json.loads(_json(axes)), name] for key, axes, name in cells]
-        self.remember({_PLANNED + study: list(keys), _CELLS + study: found})
+        told = {_PLANNED + study: list(keys), _CELLS + study: found}
+        self.remember({stamp: value for stamp, value in told.items() if self.fact(stamp) != value})
 
     def missing(self) -> int:
         """The number of planned results that are not there: a study was stopped, or still runs."""

@@ -228,7 +228,7 @@ class Study(Result):
                 best = {r["key"]: r["strategy"] for r in done if r.get("top1") == first["top1"]}
                 told = list(best.values())[:_MOST_NAMED]
                 more = "; …" * (len(best) > len(told))
-                tie = f"{len(best)} cells tie: " if more or len(told) > 1 else ""
+                tie = f"{len(best)} cells tie: " * (len(best) > 1)
                 lines.append(f"Best: {tie}{'; '.join(told)}{more}.")
                 if not tie and results >= _MANY:
                     lines[-1] += (
