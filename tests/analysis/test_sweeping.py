@@ -11,7 +11,7 @@ import tokenred as tr
 from tests.analysis.sweep_rows import make_row
 from tokenred.analysis import Sweep, sweep
 from tokenred.analysis.measure.split import LINES
-from tokenred.analysis.study.store import StoreError
+from tokenred.analysis.study.database import StoreError
 from tokenred.attention import pick_engine
 from tokenred.core.errors import ConfigError, OutputExistsError, UnknownNameError
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tokenred.analysis.study.store import Store, StoreError
+from tokenred.analysis.study.database import StoreError
+from tokenred.analysis.study.store import Store
 from tokenred.core.errors import DataError, OutputBusyError
 from tokenred.core.lock import output_lock, process_lock
 

@@ -15,9 +15,10 @@ from tests.analysis.study.conftest import MakeGrid
 from tests.analysis.study.stubs import Scripted
 from tokenred.analysis.measure.accuracy import evaluate
 from tokenred.analysis.study.cell import EngineError, StudyInterruptedError
+from tokenred.analysis.study.database import StoreError
 from tokenred.analysis.study.grid import Grid
 from tokenred.analysis.study.refs import DataRef, ModelRef
-from tokenred.analysis.study.store import Store, StoreError
+from tokenred.analysis.study.store import Store
 from tokenred.analysis.study.worker import Runner
 from tokenred.core.errors import UntrainedPartWarning
 

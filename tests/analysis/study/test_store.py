@@ -11,8 +11,9 @@ import pytest
 
 from tests.analysis.study.stubs import row
 from tokenred.analysis.measure.accuracy import Evaluation
+from tokenred.analysis.study.database import StoreError
 from tokenred.analysis.study.rows import Packed, pack_predictions
-from tokenred.analysis.study.store import Store, StoreError
+from tokenred.analysis.study.store import Store
 from tokenred.core.errors import InputError, UnknownNameError
 
 

@@ -39,10 +39,11 @@ from tokenred.analysis.study.cell import (
     outcome,
     plain,
 )
+from tokenred.analysis.study.database import StoreError
 from tokenred.analysis.study.plan import Plan
 from tokenred.analysis.study.pool import Engine
 from tokenred.analysis.study.rows import extra_columns, record, tidy, unused_notes
-from tokenred.analysis.study.store import Store, StoreError
+from tokenred.analysis.study.store import Store
 from tokenred.analysis.study.worker import Runner
 from tokenred.core.errors import InputError, UnknownNameError
 from tokenred.core.progress import progress_bar
