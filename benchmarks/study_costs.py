@@ -17,8 +17,8 @@ from PIL import Image
 from study_clock import Clock, Figures
 
 from tokenred.analysis import Grid
-from tokenred.analysis.study.cell import DONE
 from tokenred.analysis.study.metrics import accuracy
+from tokenred.analysis.study.rows import DONE
 from tokenred.data import ImageDataset, open_dataset
 from tokenred.data.sources import ImageSource
 

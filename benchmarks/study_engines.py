@@ -14,7 +14,7 @@ import numpy as np
 from study_clock import Clock, Figures
 
 from tokenred.analysis import Grid, Study
-from tokenred.analysis.study.cell import DONE
+from tokenred.analysis.study.rows import DONE
 from tokenred.core.files import write_whole
 
 AXES = {"alpha": [0.05, 0.1, 0.2, 0.4, 0.8], "M": [4, 8], "theta": [1.0, 0.8, 0.6], "P": [3, 6]}

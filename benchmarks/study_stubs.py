@@ -14,9 +14,9 @@ from study_clock import Clock, Figures
 
 from tokenred.analysis import Store
 from tokenred.analysis.measure.accuracy import Evaluation
-from tokenred.analysis.study.cell import DONE, Cell, Outcome, outcome
+from tokenred.analysis.study.cell import Cell, Outcome, outcome
 from tokenred.analysis.study.engines import Ray
-from tokenred.analysis.study.rows import pack_predictions
+from tokenred.analysis.study.rows import DONE, pack_predictions
 from tokenred.strategies.strategy import Strategy
 
 WORKERS = 8

@@ -71,7 +71,7 @@ def test_dense_and_an_older_file(run: Run, tiny: VisionTransformer) -> None:
 
 @pytest.mark.parametrize("own", [True, False], ids=["its own strategy", "another"])
 def test_what_save_wrote_at_another_size(run: Run, tiny: VisionTransformer, own: bool) -> None:
-    words = ["--image-size", "24", "40", "--no-check"]
+    words = ["--image-size", "24x40", "--no-check"]
     words += [] if own else ["-s", "random@0.8", "--batch-size", "fixed", "--format", "torch"]
     result = run("export", "--model", SAVED, "-o", "m.pt2", *words)
     assert result.exit_code == 0, result.output

@@ -1,9 +1,13 @@
 """What a command refuses: in one line, with exit code 2, and without writing anything."""
 
+import json
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import save_file
 
 from tests.cli.conftest import Run
 
@@ -17,15 +21,15 @@ REFUSED = [
     ("ablate -a alpha 0.1,0.2", "expected --axis NAME=VALUE,VALUE, got 'alpha'"),
     ("ablate -a alpha=[0.1", "KEY=VALUE"),
     ("ablate -a alfa=0.1", "Did you mean 'alpha'"),
-    ("ablate -a model=digit", "its classes. Did you mean 'digits'?"),
+    ("ablate -a model=digit", "Did you mean 'digits'?"),
     ("ablate -a model=digits,cifar10_vit", "expected --data"),
     ("ablate -a P=4 --device abacus --engine processes --dry-run", "a device of this machine"),
     ("agreement -o agree.png", "as a folder for agreement.csv and agreement.png, got the file"),
     ("compare -o table.CSV", "as a folder for comparison.csv and tradeoff.png"),
-    ("ablate -a P=4,60", "cell 1, gtp:P=60"),
     ("ablate -a P=4 -a device=cpu,abacus", "a device of this machine, got 'abacus'"),
     ("ablate -a P=4 --class-map folders", "digits has classes of its own, got --class-map folders"),
-    ("compare --no-timing -s topk --class-map nosuch", "leave it out"),
+    ("compare --no-timing -s topk --class-map folders", "leave it out"),
+    ("compare --class-map folder", "unknown class map 'folder'. Did you mean 'folders'?"),
     ("ablate --model vit_tiny_patch16_224 -a P=4", "--data"),
     ("ablate --engine rey -a P=4", "Did you mean 'ray'"),
     ("ablate --against all -a P=4", "unknown strategy 'all'"),
@@ -45,13 +49,10 @@ REFUSED = [
     # agreement
     ("agreement -s gtp", "two strategies"),
     ("agreement --statistic all", "--statistic"),
-    ("agreement --layer 8", "--layer from 0 to 7"),
-    ("agreement -P 9", "remove"),
     ("agreement --workers -1", "--workers must be a whole number"),
     # bench
     ("bench -s nothing", "unknown strategy 'nothing'"),
     ("bench --model vit_tinny_patch16_224", "Did you mean"),
-    ("bench -s gtp:P=60", "no cell of the sweep can run"),
     ("bench --image-size 0", "HEIGHTxWIDTH, got '0'"),
     ("bench --image-size 32,a", "HEIGHTxWIDTH, got 'a'"),
     ("bench -n 1,1.5", "expected a whole number, got 1.5"),
@@ -68,7 +69,6 @@ REFUSED = [
     ("compare -s none.toml@0.65", "cannot read none.toml: no such file"),
     ("compare mine.py", "needs its option: --import mine.py."),
     ("compare -s gtp:Q=3", "strategy 'gtp' has no argument 'Q'"),
-    ("compare -s gtp:P=60", "gtp:P=60: "),
     ("compare --data nowhere --model digits", "found nothing"),
     ("compare --model cifar10_vit", "--data: expected the location of CIFAR-10"),
     ("compare --data .", "expected --model for the data '.'"),
@@ -89,14 +89,13 @@ REFUSED = [
     # export
     ("export -o m.bin", "expected --output to end in .onnx or .pt2, got 'm.bin'"),
     ("export -o m.onnx --format onx", "Did you mean 'onnx'?"),
-    ("export -o m.pt2 --format onnx", "ending in .onnx, got 'm.pt2'"),
+    ("export -o m.pt2 --format onnx", "ends in .onnx, got 'm.pt2'"),
     ("export -o m.pt2 --batch-size 4", "unknown batch size '4'"),
     ("export -o m.pt2 --opset 20", "--opset is for ONNX"),
     ("export -o /proc/none/m.pt2", "choose another folder"),
-    ("export -o m.pt2 -s gtp:P=60", "60 tokens"),
     ("export -o m.pt2 --tolerance 0", "tolerance"),
-    ("export -o m.pt2 --image-size 33 32", "33x32"),
-    ("export -o m.onnx --opset 3", "opset between 18"),
+    ("export -o m.pt2 --image-size 0x32", "expected --image-size as a side or HEIGHTxWIDTH"),
+    ("export -o m.onnx --opset 3", "--opset must be a whole number of at least 18"),
     ("export -o old.pt2", "--overwrite"),
     # finetune
     ("finetune -o run -s gtp --set mixup", "--set KEY=VALUE"),
@@ -114,10 +113,8 @@ REFUSED = [
     ("graph --demo -b mixd", "Did you mean 'mixed'"),
     ("graph --demo -b mixed:M=", "KEY=VALUE"),
     ("graph --demo -b mixed:K=3", "'K'"),
-    ("graph --demo -b mixed:M=64", "M must be below"),
-    ("graph --demo -b none", "makes a graph"),
+    ("graph --demo -b none", "that makes a graph"),
     ("graph --demo -p=-1", "--patch must be a whole number of at least 0"),
-    ("graph --demo -p 64", "between 0 and 63"),
     ("graph --demo -o graph.txt", ".png"),
     ("graph --demo -o old.png", "--overwrite"),
     # oversmoothing
@@ -130,7 +127,7 @@ REFUSED = [
     ("plot lines old.csv --x alpha --fix P", "COLUMN=VALUE"),
     ("plot lines old.csv --x alpha -o a.gif", ".png, .pdf, .svg"),
     ("plot lines old.csv --x alpha -o old.png", "--overwrite"),
-    ("plot tradeoff old.csv --x ms", "x as one of"),
+    ("plot tradeoff old.csv --x ms", "Choose from"),
     ("plot tradeoff old.csv --width 0", "width must be a finite number in (0, inf), got 0"),
     ("plot tradeoff old.csv --published none.csv", "cannot read none.csv"),
     ("plot graph-table old.csv --text html", "--text"),
@@ -154,18 +151,68 @@ REFUSED = [
     ("show --demo -o a.jpg", ".png, .pdf, .svg"),
     ("show --demo -o old.png", "--overwrite"),
     ("show --demo --layers '1;2'", "--layers"),
+    ("show --demo --classes none.txt", "cannot read none.txt: no such file"),
+    ("finetune -o run -s gtp --lr -1", "--lr must be a finite number"),
+    ("finetune -o run -s gtp --set mixup=many", "mixup must be a finite number"),
+    ("finetune -o run -s gtp --validation none", "expected a dataset at none"),
+    ("compare --device cdua", "Did you mean 'cuda'?"),
+    ("compare --device cpu:9", "the CPU is one device"),
+    ("compare --split nosuch", "digits has the splits test and train"),
+    ("compare --smaller nosuch", "unknown model 'nosuch'"),
+    ("compare --model torn.safetensors --data digits", "cannot read torn.safetensors"),
+    ("compare --store old.csv", "cannot open the store old.csv"),
+    ("compare -s gtp@0.65 --budget 0.5", "'gtp@0.65' has its own budget, and so does --budget"),
+    ("compare -s gtp -s gtp", "expected each strategy once"),
+    ("agreement -s gtp@0.65 -s tome", "here all remove the same counts"),
+    ("agreement -s gtp -s tome -P=-1", "--removed must be a whole number"),
+    ("ablate study.toml", "unknown table of the study file study.toml 'grid'"),
+    ("ablate -a P=4 --dtype int8", "--dtype must be one of 'float32'"),
+    ("ablate -a dtype=int8", "axis dtype must be one of 'float32'"),
+    ("ablate -a threads=0", "axis threads must be a whole number"),
+    ("ablate -a image_size=32x", "HEIGHTxWIDTH, got '32x'"),
+    ("ablate -a P=4 --reference nosuch", "unknown model 'nosuch'"),
+    ("ablate -a P=4 --split nosuch", "digits has the splits test and train"),
+    ("ablate -a P=4 --model nosuch --random-weights", "unknown model 'nosuch'"),
+    ("ablate -a P=4 --random-weights --data digits", "leave out --data or --random-weights"),
+    ("bench --model digits,cifar10_vit", "unknown model 'digits,cifar10_vit'"),
+    ("graph --demo -b mixed:M=0", "Mixed: M must be a whole number of at least 1"),
+    ("show --demo --width 0", "--width must be a finite number"),
+    ("show --demo --index=-1", "--index must be a whole number"),
+    ("report torn.png -o a.html", "nothing to draw"),
+    ("reproduce --demo -m DeiT-S", "leave out --model"),
+    ("reproduce --costs -m nosuch", "unknown model 'nosuch'"),
+    ("reproduce --demo --dtype int8", "--dtype"),
+]
+ONLY_THE_MODEL_KNOWS = [
+    ("ablate -a P=4,60", "cell 1, gtp:P=60"),
+    ("agreement --layer 8", "--layer from 0 to 7"),
+    ("agreement -P 9", "remove"),
+    ("bench -s gtp:P=60", "no cell of the sweep can run"),
+    ("compare -s gtp:P=60", "gtp:P=60: "),
+    ("export -o m.pt2 -s gtp:P=60", "60 tokens"),
+    ("export -o m.pt2 --image-size 33x32", "33x32"),
+    ("export -o m.onnx --opset 99", "an opset of at most"),
+    ("graph --demo -b mixed:M=64", "M must be below"),
+    ("graph --demo -p 64", "between 0 and 63"),
     ("show --demo --layers 9", "blocks from 0 to 7"),
     ("show --data digits --index 360", "--index from 0 to 359"),
-    ("show --demo --classes none.txt", "cannot read none.txt: no such file"),
 ]
 
 
-@pytest.mark.parametrize(("line", "told"), REFUSED, ids=[line for line, _ in REFUSED])
-def test_refused(run: Run, tmp_path: Path, line: str, told: str) -> None:
-    for name in ("old.png", "old.html", "old.pt2", "torn.png"):
+_ALL = REFUSED + ONLY_THE_MODEL_KNOWS
+
+
+def _files() -> None:
+    for name in ("old.png", "old.html", "old.pt2", "torn.png", "torn.safetensors"):
         Path(name).write_text("mine")
     Path("old.csv").write_text(CSV)
     Path("old.toml").write_text("recipe = 'gtp'\nQ = 3\n")
+    Path("study.toml").write_text("[grid]\n[axes]\nP = [4]\n")
+
+
+@pytest.mark.parametrize(("line", "told"), _ALL, ids=[line for line, _ in _ALL])
+def test_refused(run: Run, tmp_path: Path, line: str, told: str) -> None:
+    _files()
     before = {path.name: path.read_bytes() for path in Path().iterdir()}
     assert told in run(*shlex.split(line)).refusal
     left = {p.name: p.read_bytes() for p in Path().iterdir() if p.is_file()}
@@ -187,10 +234,59 @@ def test_refused(run: Run, tmp_path: Path, line: str, told: str) -> None:
 def test_an_old_output_stays_unless_it_may_be_replaced(run: Run, command: str, name: str) -> None:
     Path("out").mkdir()
     Path("out", name).write_text("mine")
-    # A model that cannot be read: nothing is loaded before the folder is looked at.
-    Path("torn.safetensors").write_text("mine")
-    words = [*shlex.split(command), "--model", "torn.safetensors"]
+    # Not a model: nothing is loaded before the folder is looked at.
+    save_file({}, "empty.safetensors")
+    words = [*shlex.split(command), "--model", "empty.safetensors"]
     words += [] if command.startswith("bench") else ["--data", "digits"]
     words += ["--out", "out"]
     assert "--overwrite" in run(*words).refusal
     assert Path("out", name).read_text() == "mine"
+
+
+_WITHOUT_PYTORCH = """
+import contextlib, importlib.machinery, io, json, shlex, sys
+
+class Needed(BaseException):
+    pass
+
+class Loader:
+    def create_module(self, spec):
+        return None
+    def exec_module(self, module):
+        raise Needed
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("torch", "timm"):
+            spec = importlib.machinery.PathFinder.find_spec(name, path)
+            spec.loader = Loader()
+            return spec
+
+sys.meta_path.insert(0, Finder())
+from tokenred.cli.app import main
+
+late = []
+for line in json.load(sys.stdin):
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            main(shlex.split(line))
+    except Needed:
+        late.append(line)
+    except SystemExit:
+        pass
+print(json.dumps(late))
+"""
+
+
+def test_what_needs_no_model_is_refused_without_pytorch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _files()
+    lines = json.dumps([line for line, _ in REFUSED])
+    ran = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_PYTORCH], input=lines, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert json.loads(ran.stdout.splitlines()[-1]) == []

@@ -12,9 +12,10 @@ import timm
 
 from tokenred.analysis.study import engines, metrics
 from tokenred.analysis.study.cell import OUTSIDE
-from tokenred.cli import refusing
+from tokenred.cli import absent
+from tokenred.cli.absent import refuse_devices
 from tokenred.cli.options import ModelOptions
-from tokenred.cli.refusing import ENGINES, read_axes, refuse_devices, refuse_unknown
+from tokenred.cli.refusing import ENGINES, read_axes, refuse_unknown
 from tokenred.core.errors import ConfigError, TokenredError, UnknownNameError
 from tokenred.core.registry import KINDS
 from tokenred.strategies.specs import write_value
@@ -106,15 +107,15 @@ def test_a_gpu_needs_a_driver(driver: bool, monkeypatch: pytest.MonkeyPatch) -> 
             raise OSError(name)
 
     asked = list[str]()
-    monkeypatch.setattr(refusing.ctypes, "CDLL", load)
-    monkeypatch.setattr(refusing.Path, "exists", lambda _: False)
+    monkeypatch.setattr(absent.ctypes, "CDLL", load)
+    monkeypatch.setattr(absent.Path, "exists", lambda _: False)
     monkeypatch.setattr("tokenred.core.tensors.check_device", asked.append)
     with nullcontext() if driver else pytest.raises(ConfigError, match="a device of this machine"):
-        refuse_devices({"device": "cuda:1"})
+        refuse_devices({"device": "cuda:1"}, ())
     assert asked == ["cuda:1"] * driver
     with pytest.raises(ConfigError, match="'mps'"):
-        refuse_devices({"devices": ("cpu", "mps")})
-    refuse_devices({"device": "cuda", "engine": "ray"})
+        refuse_devices({"devices": ("cpu", "mps")}, ())
+    refuse_devices({"device": "cuda", "engine": "ray"}, ())
 
 
 def test_a_cell_that_may_be_skipped_is_not_refused() -> None:

@@ -47,7 +47,7 @@ def test_wrong_files_are_refused(text: str, error: type[Exception], message: str
 
 
 def test_missing_file_and_existing_output(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot read the strategy file"):
+    with pytest.raises(ConfigError, match="cannot read the file"):
         tr.Strategy.from_toml(tmp_path / "none.toml")
     path = tmp_path / "s.toml"
     path.write_text("mine")

@@ -17,11 +17,11 @@ from rich.text import Text
 from tokenred.analysis.lineup import named_specs
 from tokenred.analysis.measure.split import LINES
 from tokenred.analysis.result import Columns, Result, figure_columns, figure_notes, table_of, word
-from tokenred.analysis.study.cell import DONE, OUT_OF_MEMORY, SKIPPED, Cell
+from tokenred.analysis.study.cell import OUT_OF_MEMORY, Cell
 from tokenred.analysis.study.grid import Grid
 from tokenred.analysis.study.plan import Plan
 from tokenred.analysis.study.pool import Serial
-from tokenred.analysis.study.rows import record, unused_notes
+from tokenred.analysis.study.rows import DONE, SKIPPED, record, unused_notes
 from tokenred.analysis.study.store import Store
 from tokenred.analysis.study.study import run_plan
 from tokenred.core.errors import ConfigError, shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,9 +11,12 @@ from rich.text import Text
 
 from tokenred.analysis.result import count, number
 from tokenred.analysis.terminal_table import plain_table
+from tokenred.cli.absent import refuse_missing, unreachable_host
 from tokenred.cli.console import claim, say
+from tokenred.cli.declared import declared
 from tokenred.cli.options import (
     OUTPUT,
+    WEIGHTS,
     ClassMap,
     Overwrite,
     given_to,
@@ -20,13 +24,14 @@ from tokenred.cli.options import (
     options_of,
     read_class_map,
     read_size,
-    refuse_missing,
     valid,
 )
-from tokenred.cli.refusing import read_axes
+from tokenred.cli.refusing import axes_of, read_axes, refuse_unknown
 from tokenred.core.errors import ConfigError, UnknownNameError
 from tokenred.core.files import check_output
-from tokenred.core.values import Size
+from tokenred.core.hub import no_weights
+from tokenred.core.values import SETTING_TYPES, Size, parameters_of
+from tokenred.data.places import check_fits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +53,9 @@ def ablate_command(
     axis: Annotated[tuple[str, ...], Parameter(name=["--axis", "-a"])] = (),
     class_map: ClassMap = None,
     image_size: str | None = None,
+    checkpoint: Annotated[Path | None, WEIGHTS] = None,
     random_weights: bool = False,
+    compile: bool = False,
     store: Path | None = None,
     dry_run: bool = False,
     sort: str | None = None,
@@ -67,7 +74,9 @@ def ablate_command(
         study: a study file (TOML); options override it.
         axis: NAME=VALUE,VALUE,…, such as alpha=0.05,0.1 or scorer.aggregate=max,mean; repeat it.
         image_size: a side or HEIGHTxWIDTH that models are resized to; by default their own.
+        checkpoint: weights for a timm name, in place of the published ones.
         random_weights: untrained weights, for measuring speed or trying things out.
+        compile: time compiled models; --axis compile=MODE for a mode of torch.compile.
         store: file for the results; finished cells in it are not run again. By default STUDY.db
             next to the study file, or tokenred-out/ablation.db.
         dry_run: list the cells and their GMACs without running them.
@@ -80,9 +89,9 @@ def ablate_command(
     place, axes = store or _STORE, read_axes(axis)
     refuse_missing(None, study)  # after the axes: without its =, an axis leaves its values here
     if study is not None:
-        from tokenred.analysis.study.grid import read_study
+        from tokenred.analysis.study.study_file import read_study
 
-        told = read_study(study)
+        told = read_study(study, parameters_of(declared(_GRID)))
         asked, ran, output = told.grid, told.run, output or told.output
         place = store or told.store or study.with_suffix(".db")
     asked |= given_to(_GRID, options)
@@ -98,11 +107,19 @@ def ablate_command(
         asked["class_map"] = read_class_map(class_map)
     if image_size is not None:
         asked["image_size"] = read_size(image_size)
-    _fill_in(asked, random_weights)
+    if compile:
+        asked["compile"] = True
+    _fill_in(asked, random_weights, checkpoint)
+    if study is not None:
+        refuse_unknown(asked | ran)
+    for source in _listed(axes_of(asked).get("data", asked.get("data"))):
+        if isinstance(source, str):
+            check_fits(source, asked.get("split"), asked.get("class_map"))
     if output is not None and not dry_run:
         claim(check_output(output, (".csv",), overwrite=overwrite))
     if sort is not None and tuple(asked.get("metrics", ("accuracy",))) == ("accuracy",):
         _check_column(sort, list(asked.get("axes") or ()))
+    _refuse_unreachable(_listed(axes_of(asked).get("model", asked.get("model"))), place)
     from tokenred.analysis import Grid
 
     grid = Grid(**asked)
@@ -117,11 +134,20 @@ def ablate_command(
     return 1 if found.failed() else 0
 
 
-def _fill_in(asked: dict[str, Any], random_weights: bool) -> None:
+def _fill_in(asked: dict[str, Any], random_weights: bool, checkpoint: Path | None) -> None:
     """The command line's defaults for a grid."""
-    axes = asked.get("axes", {})
+    axes = asked.setdefault("axes", {})
     model, data = (asked.get(name, axes.get(name)) for name in ("model", "data"))
+    if checkpoint is not None and (random_weights or not isinstance(asked.get("model"), str)):
+        raise ConfigError(
+            "expected --model with --checkpoint: one timm name, whose weights the file has; and no "
+            "--random-weights."
+        )
     if random_weights:
+        if data is not None and "metrics" not in asked:
+            raise ConfigError(
+                "accuracy means nothing with random weights; leave out --data or --random-weights."
+            )
         if "accuracy" in asked.setdefault("metrics", ["speed"]):
             raise ConfigError(
                 "accuracy means nothing with random weights; leave it or --random-weights out."
@@ -139,8 +165,29 @@ def _fill_in(asked: dict[str, Any], random_weights: bool) -> None:
             if any(value != values[0] for value in values) and name not in axes:
                 raise ConfigError(f"expected --{name}: the values on the axes have different ones.")
             asked |= {} if name in axes else {name: values[0]}
+    if checkpoint is not None:
+        asked["model"] = {"spec": asked["model"], "checkpoint": str(checkpoint)}
     against = asked.setdefault("against", "dense")
+    if against == "base" and not {*axes} - {*SETTING_TYPES, "model", "data", "base"}:
+        raise ConfigError(
+            "expected axes that change the base, or another reference than 'base': each cell would "
+            "be compared with itself. Pass a strategy as --against."
+        )
     asked["against"] = None if against == "none" else against
+
+
+def _refuse_unreachable(models: list[Any], store: Path) -> None:
+    """Refuse models whose weights cannot be fetched, unless the store knows them."""
+    for name in models:
+        if isinstance(name, str) and (host := unreachable_host(name)):
+            from tokenred.analysis.study.store import Store
+
+            known = list[Any]()
+            if store.exists():
+                with closing(Store(store, readonly=True)) as opened:
+                    known = [row["model"] for row in opened.rows()]
+            if name not in known:
+                raise no_weights(name, f"{host} cannot be reached")
 
 
 def _listed(given: Any) -> list[Any]:

@@ -21,14 +21,15 @@ from cyclopts import (
 )
 
 from tokenred._version import __version__
+from tokenred.cli.absent import refuse_devices
 from tokenred.cli.console import claims, exit_code, stoppable
 from tokenred.cli.importing import OPTION, import_all
-from tokenred.cli.options import DATA_OF
-from tokenred.cli.refusing import refuse_devices, refuse_unknown
+from tokenred.cli.refusing import axes_of, refuse_unknown
 from tokenred.core import errors
 from tokenred.core.errors import IF_OWN, TokenredError
 from tokenred.core.provenance import own_line
 from tokenred.core.registry import KINDS
+from tokenred.data.places import DATA_OF
 
 # Where each command is. None imports PyTorch before it has to: what can be refused is refused at
 # once.
@@ -122,7 +123,8 @@ def _root(
         if not any(registry.extended for registry in KINDS.values()):
             refuse_unknown(given)
         with claims, stoppable(lambda: _fail(_how_to_go_on(command, again), 0)):
-            refuse_devices(given)
+            skipped = given.get("invalid") == "skip"
+            refuse_devices(given, () if skipped else axes_of(given).get("device", ()))
             return command(*bound.args, **bound.kwargs) or 0
     except KeyboardInterrupt as stop:
         return _fail(_how_to_go_on(command, again, stop), exit_code(stop))

@@ -12,6 +12,7 @@ import re
 import typing
 from collections import abc
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -63,12 +64,12 @@ def declared(place: str) -> Callable[..., Any]:
     """
     module, _, name = place.partition(":")
     outer, *inner = name.split(".")
-    node = _defined(module, outer)
+    home, node = _defined(module, outer)
     for each in inner:
         node = next(n for n in getattr(node, "body", ()) if getattr(n, "name", "") == each)
     assert isinstance(node, ast.FunctionDef | ast.ClassDef)
     about = ast.Expr(ast.Constant(ast.get_docstring(node) or ""))
-    taken = node.args if isinstance(node, ast.FunctionDef) else _fields(node)
+    taken = node.args if isinstance(node, ast.FunctionDef) else _fields(home, node)
     bare = ast.Module([ast.FunctionDef("bare", taken, [about], [])], [])
     names = _Names(_KNOWN)
     code = compile(ast.fix_missing_locations(bare), module, "exec", dont_inherit=True)
@@ -78,13 +79,11 @@ def declared(place: str) -> Callable[..., Any]:
 
 
 @cache
-def timm_models() -> tuple[frozenset[str], str]:
-    """The models that timm and tokenred register, and the source of their modules."""
-    timm = importlib.util.find_spec("timm")
-    folders = [Path(place) for place in timm.submodule_search_locations or ()] if timm else []
-    files = [
-        file for folder in (*folders, _ABOVE / "tokenred") for file in folder.glob("models/*.py")
-    ]
+def models_of(package: str) -> tuple[frozenset[str], str]:
+    """The models that timm or tokenred registers, and the source of its modules."""
+    found = importlib.util.find_spec(package)
+    folders = [Path(place) for place in found.submodule_search_locations or ()] if found else []
+    files = [file for folder in folders for file in folder.glob("models/*.py")]
     source = "\n".join(file.read_text(encoding="utf-8") for file in files)
     return frozenset(_MODEL.findall(source)), source
 
@@ -100,23 +99,36 @@ def registered(folder: str) -> dict[str, str]:
     return found
 
 
-def _fields(node: ast.ClassDef) -> ast.arguments:
-    """Those of a dataclass, as arguments."""
-    found = [(ast.unparse(n.target), n) for n in node.body if isinstance(n, ast.AnnAssign)]
-    own = [(name, n) for name, n in found if not name.startswith("_")]
-    found = [(name, n) for name, n in own if "ClassVar" not in ast.unparse(n.annotation)]
+def _fields(module: str, node: ast.ClassDef) -> ast.arguments:
+    """Those of a dataclass and its bases, as arguments."""
+    found = _fields_of(module, node).items()
     taken = [ast.arg(name, field.annotation) for name, field in found]
     return ast.arguments([], [], None, taken, [field.value for _, field in found], None, [])
 
 
-def _defined(module: str, name: str) -> ast.AST:
-    """Where a module defines a name, or imports it from."""
+def _fields_of(module: str, node: ast.AST) -> dict[str, ast.AnnAssign]:
+    if not isinstance(node, ast.ClassDef):
+        return {}
+    found = dict[str, ast.AnnAssign]()
+    for base in node.bases:
+        with suppress(LookupError, StopIteration):  # not one of ours
+            found |= _fields_of(*_defined(module, ast.unparse(base).partition("[")[0]))
+    for each in node.body:
+        if isinstance(each, ast.AnnAssign) and "ClassVar" not in ast.unparse(each.annotation):
+            name = ast.unparse(each.target)
+            found |= {} if name.startswith("_") else {name: each}
+    return found
+
+
+@cache
+def _defined(module: str, name: str) -> tuple[str, ast.AST]:
+    """The module that defines a name, or where a module imports it from; and its definition."""
     place = _ABOVE.joinpath(*module.split("."))
     files = (place / "__init__.pyi", place / "__init__.py", place.with_name(f"{place.name}.py"))
     file = next(file for file in files if file.is_file())
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if getattr(node, "name", "") == name:
-            return node
+            return module, node
         if isinstance(node, ast.ImportFrom) and name in [each.name for each in node.names]:
             return _defined(f"{module}.{node.module}" if node.level else str(node.module), name)
     raise LookupError(f"{module} has no {name}")

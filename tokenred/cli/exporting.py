@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tokenred.cli.console import claim, make_console, say
-from tokenred.cli.options import OUTPUT, ModelOptions, Overwrite, Strategy, options_of
+from tokenred.cli.options import OUTPUT, ModelOptions, Overwrite, Strategy, options_of, read_size
 from tokenred.core.errors import ConfigError, UnknownNameError
-from tokenred.core.files import check_new
+from tokenred.core.files import check_suffix, prepare_folder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,7 +19,7 @@ _ENDINGS = {"onnx": ".onnx", "torch": ".pt2"}
 _BATCHES = ("any", "fixed")
 
 
-@options_of("tokenred.export:to_onnx", leave_out="path dynamic_batch")
+@options_of("tokenred.export:to_onnx", leave_out="path dynamic_batch image_size")
 def export_command(
     *,
     output: Annotated[Path, OUTPUT],
@@ -27,6 +27,7 @@ def export_command(
     strategy: Strategy | None = None,
     format: str | None = None,
     batch_size: str = "any",
+    image_size: str | None = None,
     overwrite: Overwrite = False,
     **options: Any,
 ) -> None:
@@ -40,26 +41,29 @@ def export_command(
         output: the file: .onnx, or .pt2 for torch.
         format: onnx or torch (torch.export); by default, what the file's suffix says.
         batch_size: any for any number of images, or fixed for one at a time.
+        image_size: a side or HEIGHTxWIDTH; by default the model's own.
     """
     kind = _format(format, output)
     if batch_size not in _BATCHES:
         raise UnknownNameError.of("batch size", batch_size, _BATCHES)
     if "opset" in options and kind != "onnx":
         raise ConfigError("--opset is for ONNX; leave it out, or use --format onnx.")
-    check_new(output, overwrite=overwrite)
+    side = None if image_size is None else read_size(image_size)
+    size = (side, side) if isinstance(side, int) else side
+    output = check_suffix(output, (_ENDINGS[kind],))
+    claim(prepare_folder(output.parent, (output.name,), overwrite=overwrite)[0])
+    model.refuse_unreachable()
     from tokenred.export import to_onnx, to_torch_export
-    from tokenred.export.verified import check_place
     from tokenred.strategies.specs import parse_spec
 
     spec = None if strategy is None else parse_spec(strategy)
     write = {"onnx": to_onnx, "torch": to_torch_export}[kind]
-    # Before a model is loaded or downloaded.
-    claim(check_place(output, _ENDINGS[kind], overwrite=overwrite))
-    chosen = _open(model, spec, options.get("image_size"))
+    chosen = _open(model, spec, size)
     with make_console().status("Exporting; a large model takes a minute or two …"):
         report = write(
-            chosen, output, dynamic_batch=batch_size == "any", overwrite=overwrite, **options
-        )
+            chosen, output, image_size=size, dynamic_batch=batch_size == "any",
+            overwrite=overwrite, **options,
+        )  # fmt: skip
     say(*(f"{name:<8}{told}" for name, told in _told(report)))
 
 

@@ -23,14 +23,17 @@ from tokenred.cli.options import (
     read_class_map,
     valid,
 )
+from tokenred.cli.refusing import refuse_settings
 from tokenred.core.errors import UntrainedPartWarning
 from tokenred.core.files import check_folder, check_new
 from tokenred.core.values import Size
+from tokenred.data.places import check_there
 
 if TYPE_CHECKING:
     from tokenred.training import Finetuned
 
 _PAPER = "paper"
+_SETTINGS = "tokenred.training:Settings"
 
 
 @options_of("tokenred.training:finetune", leave_out="settings tell")
@@ -75,10 +78,15 @@ def finetune_command(
         resume: continue a killed run, or start if there is none.
     """
     check_resume(resume, overwrite)
-    (model, source), classes = model_and_data(model, data), read_class_map(class_map)
+    classes = read_class_map(class_map)
+    model, source = model_and_data(model, data, class_map=classes)
     given = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "amp": amp}
     changes = {k: v for k, v in given.items() if v is not None} | assignments(setting, "--set")
+    refuse_settings(_SETTINGS, changes, given)
+    if (validation := options.get("validation")) is not None:
+        check_there(validation)
     check_new(check_folder(output) / "state.pt", overwrite=resume or overwrite, resumable=True)
+    model.refuse_unreachable()
     import torch
 
     from tokenred.reduced.wrap import gmacs

@@ -16,9 +16,12 @@ from tokenred.cli.options import (
     model_and_data,
     options_of,
     read_class_map,
+    valid,
 )
+from tokenred.cli.refusing import refuse_budgets
 from tokenred.core.errors import ConfigError
 from tokenred.core.files import write_atomically
+from tokenred.core.values import Count
 
 _OUT = Path("tokenred-out")
 _PANELS = ("cosine", "cosine_difference", "high_frequency", "effective_rank")
@@ -32,7 +35,7 @@ def agreement_command(
     class_map: ClassMap = None,
     strategy: Strategies = ("gtp", "topk", "tome", "evit", "random"),
     statistic: Literal["iou", "survival", "scores"] = "iou",
-    layer: int | None = None,
+    layer: Annotated[int | None, valid(Count, "--layer")] = None,
     output: Annotated[Path, OUTPUT] = _OUT / "agreement",
     overwrite: Overwrite = False,
     **options: Any,
@@ -46,6 +49,9 @@ def agreement_command(
         layer: draw a matrix of methods for this block.
         output: folder for agreement.csv and agreement.png.
     """
+    if len(strategy) < 2:
+        raise ConfigError(f"expected two strategies or more to compare, got {len(strategy)}.")
+    refuse_budgets(strategy, "but here all remove the same counts; leave it out")
     options["class_map"] = read_class_map(class_map)
     _measure("agreement", model, data, strategy, output, overwrite, options,
              statistic=statistic, layer=layer)  # fmt: skip
@@ -75,6 +81,8 @@ def oversmoothing_command(
     """
     if not 0 < share <= 1:
         raise ConfigError(f"expected --share between 0 and 1, got {share:g}.")
+    if share < 1:
+        refuse_budgets(strategy, "and so does --share; leave it out, or pass --share 1")
     options |= {"gmacs_share": None if share == 1 else share}
     options["class_map"] = read_class_map(class_map)
     _measure("oversmoothing", model, data, strategy, output, overwrite, options,
@@ -92,8 +100,9 @@ def _measure(
     **drawn: Any,
 ) -> None:
     """Measure block by block, write the table and the picture, and print the table."""
-    model, source = model_and_data(model, data)
+    model, source = model_and_data(model, data, options.get("split"), options["class_map"])
     csv, picture = claim_folder(folder, f"{name}.csv", f"{name}.png", overwrite=overwrite)
+    model.refuse_unreachable()
     from tokenred import analysis
     from tokenred.analysis.lineup import named_specs
     from tokenred.analysis.plots.canvas import figure_bytes

@@ -78,7 +78,7 @@ def compare_command(
     check_resume(resume, overwrite)
     source, options["class_map"] = None, read_class_map(class_map)
     if not model.random_weights:
-        model, source = model_and_data(model, data)
+        model, source = model_and_data(model, data, options.get("split"), options["class_map"])
     elif data:
         raise ConfigError(
             "accuracy means nothing with random weights; leave out --data or --random-weights."
@@ -96,6 +96,8 @@ def compare_command(
     replace = replace or (resume and (folder / "comparison.db").exists())
     csv, *picture = claim_folder(folder, *names, overwrite=replace)
     (kept,) = claim_folder(folder, "comparison.db", overwrite=overwrite or demo, resume=resume)
+    if options.get("store") is None or not Path(options["store"]).exists():
+        model.refuse_unreachable()
     from tokenred.analysis import compare, same_budget
     from tokenred.analysis.lineup import named_specs
     from tokenred.strategies.specs import METHODS

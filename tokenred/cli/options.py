@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from cyclopts import Parameter, Token, convert
 from docstring_parser import parse
 
+from tokenred.cli.absent import refuse_missing, refuse_unreachable, refuse_weights
 from tokenred.cli.declared import declared
-from tokenred.core.errors import ConfigError, DataError, did_you_mean, shown
-from tokenred.core.files import exists
+from tokenred.core.errors import ConfigError, DataError, UnknownNameError, did_you_mean, shown
 from tokenred.core.notation import read_assignment
 from tokenred.core.values import parameters_of, read
-from tokenred.data.places import check_there
+from tokenred.data.places import BUNDLED, CLASS_MAPS, DATA_OF, check_fits, check_there
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 N = TypeVar("N", int, float)
 
-# The bundled models, by the data that they were trained for, and the reverse.
-_MODELS = {"digits": "digits", "cifar10": "cifar10_vit"}
-DATA_OF = {model: data for data, model in _MODELS.items()}
 _SCALARS = (bool, int, float, str, Path)
 _SPEC = (
     "NAME[:KEY=VALUE,…][@SHARE] or a .toml file{}: gtp:P=4,alpha=0.2; tome@0.65 costs 0.65 of the "
@@ -43,15 +40,11 @@ _SPEC = (
 )
 
 
-def refuse_missing(_: Any, given: Path | tuple[Path, ...] | None) -> None:
-    """Refuse paths of files that are not there."""
-    for path in given if isinstance(given, tuple) else filter(None, [given]):
-        if not exists(path.expanduser()):
-            raise DataError(f"cannot read {path}: no such file; check the path.")
-
-
-def _refuse_missing_recipe(_: Any, given: str | tuple[str, ...] | None) -> None:
+def _refuse_recipes(_: Any, given: str | tuple[str, ...] | None) -> None:
+    """Refuse files that are missing, and a strategy that is given twice."""
     specs = (given,) if isinstance(given, str) else given or ()
+    if twice := [spec for at, spec in enumerate(specs) if spec in specs[:at]]:
+        raise ConfigError(f"expected each strategy once, got {twice[0]!r} twice; leave one out.")
     paths = [Path(re.sub(r"(?<=\.toml)@.*", "", spec)) for spec in specs]
     refuse_missing(_, tuple(path for path in paths if path.suffix == ".toml"))
 
@@ -68,17 +61,19 @@ def valid(annotation: Any, option: str) -> Parameter:
 
 
 def _refuse_not_three(_: Any, given: str | None) -> None:
-    if given is not None and given.count(",") != 2:
+    found = numbers("--mean and --std", given, float, "three numbers r,g,b")
+    if found is not None and len(found) != 3:
         raise ConfigError(f"expected three numbers r,g,b, got {given!r}.")
 
 
 FILE = Parameter(validator=refuse_missing)
+WEIGHTS = Parameter(validator=refuse_weights)
 OUTPUT = Parameter(name=["--output", "--out", "-o"])
 Overwrite = Annotated[bool, Parameter(help="replace the output of an earlier run.")]
 Pictures = Annotated[
     tuple[Path, ...], Parameter(name=OUTPUT.name, help="ending in .png, .pdf or .svg; repeatable.")
 ]
-_STRATEGY = Parameter(name=["--strategy", "-s"], validator=_refuse_missing_recipe)
+_STRATEGY = Parameter(name=["--strategy", "-s"], validator=_refuse_recipes)
 Strategy = Annotated[str, _STRATEGY, Parameter(help=_SPEC.format(""))]
 Strategies = Annotated[tuple[str, ...], _STRATEGY, Parameter(help=_SPEC.format(" (repeat it)"))]
 Data = Annotated[
@@ -242,7 +237,7 @@ class ModelOptions:
     """
 
     model: str | None = None
-    checkpoint: Annotated[Path | None, FILE] = None
+    checkpoint: Annotated[Path | None, WEIGHTS] = None
     use_ema: Annotated[bool | None, Parameter(negative="--no-use-ema")] = None
     random_weights: Annotated[bool, Parameter(show_default=False)] = False
     mean: Annotated[str | None, Parameter(validator=_refuse_not_three)] = None
@@ -260,6 +255,15 @@ class ModelOptions:
 
         given = {"spec": self.name} | ({"checkpoint": self.checkpoint} if self.checkpoint else {})
         return read_model(given).label + " (random weights)" * self.random_weights
+
+    def refuse_unreachable(self) -> None:
+        """Refuse published weights that cannot be fetched.
+
+        Raises:
+            CheckpointError: if there is no network, and they are in no cache.
+        """
+        if not (self.checkpoint or self.random_weights):
+            refuse_unreachable(self.name)
 
     def load(self) -> nn.Module:
         """The model.
@@ -280,16 +284,19 @@ class ModelOptions:
         )
 
 
-def model_and_data(model: ModelOptions, data: str | None) -> tuple[ModelOptions, str]:
+def model_and_data(
+    model: ModelOptions, data: str | None, split: str | None = None, class_map: Any = None
+) -> tuple[ModelOptions, str]:
     """The model and the data to run it on; a bundled model and its data stand for each other.
 
     Raises:
-        ConfigError: if the user has to name the other one.
-        DataError: if there is nothing at the path of the data.
+        ConfigError: if the user has to name the other one, or the data has classes of its own.
+        DataError: if there is nothing at the path of the data, or the data has no such split.
     """
     name, data = model_for(model.model, data)
     try:
         check_there(data)
+        check_fits(data, split, class_map)
     except DataError as error:
         raise DataError(f"--data: {error}") from error
     return replace(model, model=name), data
@@ -303,11 +310,11 @@ def model_for(model: Any, data: Any) -> tuple[Any, Any]:
     """
     if model is None:
         kind = "digits" if data is None else str(data).partition(":")[0]
-        if kind not in _MODELS:
+        if kind not in BUNDLED:
             raise ConfigError(
                 f"expected --model for the data {shown(data)}: the one that was trained for it."
             )
-        return _MODELS[kind], data or kind
+        return BUNDLED[kind], data or kind
     data = data or DATA_OF.get(str(model).casefold())
     if data is None:
         raise ConfigError(
@@ -321,10 +328,13 @@ def read_class_map(text: str | None) -> dict[str, int] | str | None:
     """The value of ``--class-map``, for `tokenred.data.open_dataset`.
 
     Raises:
+        UnknownNameError: for a name that is none.
         DataError: for a file that cannot be read as names and numbers.
     """
-    if text is None or not text.endswith(".json"):
+    if text in (None, *CLASS_MAPS):
         return text
+    if not text.endswith(".json"):
+        raise UnknownNameError.of("class map", text, (*CLASS_MAPS, "a .json file"))
     try:
         found = json.loads(Path(text).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -12,6 +12,7 @@ from tokenred.cli.console import claim_pictures, say
 from tokenred.cli.options import FILE, Overwrite, Pictures, assignments, given_to, options_of
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 plot_app = App(name="plot", help="Draw a figure from the CSV of a comparison or a study.")
@@ -19,6 +20,7 @@ plot_app = App(name="plot", help="Draw a figure from the CSV of a comparison or 
 _TRADEOFF = "tokenred.analysis:tradeoff"
 _TABULATE = "tokenred.analysis:tabulate"
 _FIGURE = "tokenred.analysis.plots.tables:Table.figure"
+_COLUMNS = ("x", "y", "hue", "metric")  # options that name one
 _Frame = Annotated[
     Path, FILE, Parameter(help="CSV of `tokenred compare`, or CSV or store (.db) of a study.")
 ]
@@ -60,6 +62,7 @@ def tradeoff_command(
         finetuned: only the paper's points with, or without, training.
     """
     fixed, claimed = _fixed(fix), claim_pictures(output, overwrite)
+    data = _read(frame, fixed, options)
     from tokenred.analysis import read_published, tradeoff
 
     theirs = None
@@ -68,7 +71,7 @@ def tradeoff_command(
             published, table=table, backbone=backbone or None, method=paper_method or None,
             finetuned=finetuned,
         )  # fmt: skip
-    figure = tradeoff(frame, published=theirs, fixed=fixed, **given_to(_TRADEOFF, options))
+    figure = tradeoff(data, published=theirs, fixed=fixed, **given_to(_TRADEOFF, options))
     _write(figure, claimed, overwrite)
 
 
@@ -85,9 +88,10 @@ def _figure(name: str, kind: str, about: str) -> None:
         **options: Any,
     ) -> None:
         fixed, claimed = _fixed(fix), claim_pictures(output, overwrite)
+        data = _read(frame, fixed, options)
         from tokenred import analysis
 
-        _write(getattr(analysis, name)(frame, fixed=fixed, **options), claimed, overwrite)
+        _write(getattr(analysis, name)(data, fixed=fixed, **options), claimed, overwrite)
 
     command.__doc__ = about
     give = options_of(f"tokenred.analysis:{name}", leave_out="frame fixed")
@@ -118,11 +122,10 @@ def _add_table(kind: str, rows: str | None, number: str | None, about: str) -> N
     ) -> None:
         pictures = () if text and output is default else output  # is: not if the user names it
         fixed, claimed = _fixed(fix), claim_pictures(pictures, overwrite)
+        data, given = _read(frame, fixed, options), given_to(_TABULATE, options)
         from tokenred.analysis import tabulate
-        from tokenred.analysis.plots.frames import read_frame
         from tokenred.analysis.plots.tables import theta_rows
 
-        data, given = read_frame(frame), given_to(_TABULATE, options)
         if rows is not None:
             given["rows"] = theta_rows(data) if rows == "theta" else rows
         made = tabulate(
@@ -148,6 +151,16 @@ def _add_table(kind: str, rows: str | None, number: str | None, about: str) -> N
 _add_table("table", None, None, "A metric over two or more axes of a study, as a table.")
 _add_table("graph-table", "graph", "4", "Graph types over budgets, as in table 4.")
 _add_table("theta-table", "theta", "5", "Shares of attention kept over budgets, as in table 5.")
+
+
+def _read(place: Path, fixed: dict[str, Any], options: dict[str, Any]) -> pd.DataFrame:
+    """The frame of a figure, with the columns that the options name."""
+    from tokenred.analysis.plots.frames import need, read_frame  # without matplotlib
+
+    frame = read_frame(place)
+    need(frame, list(fixed), "fixing a value")
+    need(frame, [options[name] for name in _COLUMNS if options.get(name)], "this figure")
+    return frame
 
 
 def _write(figure: Figure, paths: list[Path], overwrite: bool, *shown: str) -> None:

@@ -1,23 +1,29 @@
-"""Names and values that cannot be, refused by reading the source: imports would take seconds."""
+"""Strategies, parts, axes and values that cannot be, refused before PyTorch is imported."""
 
 from __future__ import annotations
 
-import ctypes
 import re
-import sys
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tokenred.cli.declared import declared, registered, timm_models
-from tokenred.cli.options import DATA_OF, refuse_missing
-from tokenred.core.errors import IF_OWN, ConfigError, UnknownNameError, did_you_mean, no_device
-from tokenred.core.files import names_file
-from tokenred.core.notation import AMOUNTS, TRUTH, read_arguments, read_share, split_arguments
+from tokenred.cli.absent import refuse_models
+from tokenred.cli.declared import declared, registered
+from tokenred.cli.options import read_size
+from tokenred.core.errors import (
+    IF_OWN,
+    ConfigError,
+    TokenredError,
+    UnknownNameError,
+    did_you_mean,
+    optional,
+)
+from tokenred.core.files import exists, read_toml
+from tokenred.core.notation import AMOUNTS, TRUTH, read_arguments, read_spec, split_arguments
 from tokenred.core.plugins import has_plugins
 from tokenred.core.registry import KINDS
-from tokenred.core.values import parameters_of, read
+from tokenred.core.values import SETTING_TYPES, parameters_of, read
 
 _NO_ARGUMENTS = {"self", "selector"}
 _RAW = ("base", "model", "data", "dtype", "compile", "attention", "device")
@@ -27,96 +33,93 @@ _GRID = "tokenred.analysis:Grid"
 _PACKAGE = Path(__file__).parents[1]
 ENGINES = ("serial", "processes", "ray")  # of a grid
 _METRIC = re.compile(r'^@register_metric\("(\w+)"', re.MULTILINE)
-_FIELD = re.compile(r"^    (\w+): ", re.MULTILINE)  # of a class, which may inherit more
 
 
 def refuse_unknown(given: Mapping[str, Any]) -> None:
-    """Refuse strategies, parts and axes that cannot be, as far as that is known without PyTorch.
+    """Refuse strategies, parts, models and axes that cannot be, as far as that is known.
 
     Args:
-        given: the options of a command.
+        given: the options of a command, or what a study file says instead.
 
     Raises:
         ConfigError: for an argument that cannot be read, or a share that is not one.
         UnknownNameError: with the closest names.
     """
-    specs, axes = list[str](), read_axes(given.get("axis") or ())
-    for option in ("strategy", "base", "against"):
-        text = given.get(option) or ()
-        specs += [text] if isinstance(text, str) else text
-    parts = [(name, value) for name, values in axes.items() for value in values]
-    for spec in (*specs, *axes.get("base", ())):
-        if not spec.endswith(".toml"):
-            body, at, share = spec.rpartition("@")
-            parts += _parts_in(body if at else share, spec)
-            if at:
-                read_share(spec, share)
+    axes = axes_of(given)
+    _refuse_parts(given, axes)
     engine = given.get("engine")
     if isinstance(engine, str) and engine not in ENGINES:
         raise UnknownNameError.of("engine", engine, ENGINES)
+    if given.get("address") or engine == "ray":
+        optional("ray", "ray", "engine 'ray' needs Ray") if find_spec("ray") is None else None
     if "metrics" in given and not has_plugins():
         text = (_PACKAGE / "analysis/study/metrics.py").read_text(encoding="utf-8")
         known = _METRIC.findall(text)
         for name in given["metrics"]:
-            if name.casefold() not in known:
+            if isinstance(name, str) and name.casefold() not in known:
                 raise UnknownNameError.of("metric", name, known)
-    if "builder" in given:
-        name, _, rest = given["builder"].partition(":")
-        parts.append(("graph", {"name": name} | read_arguments(rest, given["builder"])))
-    models = given.get("model") or ()
-    models = (
-        models if isinstance(models, tuple) else (getattr(models, "model", models) or "digits",)
-    )
-    for name in (*models, *axes.get("model", ())):
-        _refuse_unknown_model(name)
-    for kind, part in parts:
-        for each in part if isinstance(part, list) else [part]:
-            if kind in KINDS:
-                _refuse_part(kind, each)
+    refuse_models(given, axes.get("model", ()))
+    if isinstance(store := given.get("store"), str | Path):
+        place = Path(store).expanduser()
+        if exists(place) or not exists(place.parent):  # a new file is made later
+            from tokenred.analysis.study.store import Store
+
+            Store(place, readonly=place.is_file()).close()
     if axes and not has_plugins():
         _refuse_unknown_axes(axes)
+    # Other options are checked where they are declared; what a study file says is not.
+    for name in SETTING_TYPES if "axes" in given else ("dtype",):
+        if name in given:
+            read(SETTING_TYPES[name], given[name], f"--{name}" if "axis" in given else name)
     if "study" not in given and given.get("invalid") != "skip":
         for base in axes.get("base", [given.get("base") or "gtp"]):
-            _refuse_values(base, axes)
+            if isinstance(base, str):
+                _refuse_values(base, axes)
 
 
-def refuse_devices(given: Mapping[str, Any]) -> None:
-    """Refuse devices that this machine lacks, before models are loaded."""
-    named = given.get("devices") or given.get("device") or ()
-    named = [named] if isinstance(named, str) else named
-    axes = read_axes(() if given.get("invalid") == "skip" else given.get("axis") or ())
-    others = {*named, *axes.get("device", ())} - {"cpu"}
-    if others and given.get("engine") != "ray":
-        for device in others:
-            if why := _why_absent(device.partition(":")[0]):
-                raise no_device(device, why)
-        from tokenred.core.tensors import check_device
-
-        for device in others:
-            check_device(device)
+def refuse_budgets(specs: Iterable[str], why: str) -> None:
+    """Refuse strategies with budgets of their own, where the command sets the budget."""
+    for spec in specs:
+        if "@" in spec:
+            raise ConfigError(f"{spec!r} has its own budget, {why}.")
 
 
-def _why_absent(kind: str) -> str:
-    """Why this machine cannot have such a device, if that is known without PyTorch."""
-    if kind == "mps" and sys.platform != "darwin":
-        return "only macOS has it"
-    if kind == "cuda" and sys.platform == "linux" and not Path("/dev/kfd").exists():  # nor AMD's
-        try:
-            ctypes.CDLL("libcuda.so.1")
-        except OSError:
-            return "no GPU driver was found"
-    return ""
+def refuse_settings(place: str, given: Mapping[str, Any], options: Collection[str]) -> None:
+    """Refuse values that the fields of a class exclude.
+
+    Args:
+        place: of the class, as for `declared`.
+        given: values by name.
+        options: the names that are options of their own.
+    """
+    known = parameters_of(declared(place))
+    for name, value in given.items():
+        if name not in known:
+            raise UnknownNameError.of("parameter", name, known, place.rpartition(":")[2])
+        read(known[name], value, f"--{name.replace('_', '-')}" if name in options else name)
+
+
+def axes_of(given: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The axes of options, and those of a study file; values that are no lists are left out."""
+    axes = given.get("axes") or {}
+    found = {name: values for name, values in axes.items() if isinstance(values, list)}
+    return found | read_axes(given.get("axis") or ())
 
 
 def read_axes(texts: Iterable[str]) -> dict[str, list[Any]]:
     """Axes from ``NAME=VALUE,…``; repeating a name adds values."""
     found: dict[str, list[Any]] = {}
+    values: list[Any]
     for written in texts:
         name, _, text = (part.strip() for part in written.partition("="))
         if not name or not text:
             raise ConfigError(f"expected --axis NAME=VALUE,VALUE, got {written!r}.")
         if name == "base":
             values = _strategies_in(text)
+        elif name == "image_size":
+            values = [
+                None if s.strip() == "none" else read_size(s.strip()) for s in text.split(",")
+            ]
         elif name in _RAW:
             values = [value.strip() for value in text.split(",")]
         else:
@@ -136,10 +139,31 @@ def _strategies_in(text: str) -> list[str]:
     return found
 
 
+def _refuse_parts(given: Mapping[str, Any], axes: Mapping[str, list[Any]]) -> None:
+    """Refuse strategies and parts, in options and on axes."""
+    specs = list[Any]()
+    for option in ("strategy", "base", "against"):
+        text = given.get(option) or ()
+        specs += [text] if isinstance(text, str) else text
+    if given.get("budget") and "base" not in given:
+        refuse_budgets(given.get("strategy") or (), "and so does --budget; leave one of them out")
+    parts = [(name, value) for name, values in axes.items() for value in values]
+    for spec in (*specs, *axes.get("base", ())):
+        if isinstance(spec, str):
+            parts += _parts_of(spec.strip())
+    if "builder" in given:
+        name, _, rest = given["builder"].partition(":")
+        parts.append(("graph", {"name": name} | read_arguments(rest, given["builder"])))
+    for kind, part in parts:
+        for each in part if isinstance(part, list) else [part]:
+            if kind in KINDS:
+                _refuse_part(kind, each)
+
+
 def _refuse_values(base: str, axes: Mapping[str, list[Any]]) -> None:
     """Refuse values that an argument of a recipe cannot have."""
     recipe = re.split("[:@]", base)[0].strip().casefold()
-    of_grid = parameters_of(declared(_GRID))
+    of_grid = parameters_of(declared(_GRID)) | SETTING_TYPES
     place = registered(KINDS["strategy"].folder).get(recipe)
     known = parameters_of(declared(place)) if place else {}
     for name, values in axes.items():
@@ -169,11 +193,23 @@ def _refuse_for_all(kind: str, parameter: str, value: Any) -> None:
         raise refused[0]
 
 
-def _parts_in(text: str, written: str) -> Iterator[tuple[str, Any]]:
-    """What ``gtp:P=4,scorer=DiagAttn`` names, by kind; the names of its arguments are checked."""
-    recipe, _, rest = text.partition(":")
+def _parts_of(written: str) -> list[tuple[str, Any]]:
+    """The recipe and parts in a strategy or its file, by kind."""
+    recipe, arguments, _ = read_spec(written)
+    if arguments is not None:
+        return list(_parts_in(recipe, arguments))
+    file, arguments = recipe, read_toml(Path(recipe))
+    if not isinstance(recipe := arguments.pop("recipe", None), str):
+        return []
+    try:
+        return list(_parts_in(recipe, arguments))
+    except TokenredError as error:
+        raise type(error)(f"{file}: {error}") from error
+
+
+def _parts_in(recipe: str, arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The recipe ``gtp`` and, of its arguments, the parts; the arguments' names are checked."""
     yield "strategy", recipe
-    arguments = read_arguments(rest, written) if rest else {}
     if place := registered(KINDS["strategy"].folder).get(recipe.strip().casefold()):
         known = parameters_of(declared(_STRATEGY)) | parameters_of(declared(place))
         for key, value in arguments.items():
@@ -207,31 +243,8 @@ def _refuse_part(kind: str, part: Any) -> None:
     for key, value in given.items():
         if key in own:
             read(own[key], value, f"{_name_in(place)}: {key}")
-        elif key != "name" and key not in _fields_in(KINDS[kind].folder):  # nor inherited
+        elif key != "name":
             raise UnknownNameError.of("parameter", key, own, _name_in(place))
-
-
-@cache
-def _fields_in(folder: str) -> set[str]:
-    """The fields of all classes in a package."""
-    files = _PACKAGE.parent.joinpath(*folder.split(".")).rglob("*.py")
-    return {name for file in files for name in _FIELD.findall(file.read_text(encoding="utf-8"))}
-
-
-def _refuse_unknown_model(name: str) -> None:
-    """Refuse a file that is not there, and a name that timm's source never mentions."""
-    architecture = name.partition(".")[0]
-    if names_file(name):
-        refuse_missing(None, Path(name))
-    elif (
-        re.fullmatch(r"\w+", architecture)
-        and name.casefold() not in DATA_OF
-        and "timm" not in sys.modules  # whose registry knows all models, own ones too
-        and not has_plugins()
-    ):
-        known, source = timm_models()
-        if known and not re.search(rf"\b{architecture}\b", source):
-            raise UnknownNameError.of_model(name, known | DATA_OF.keys())
 
 
 def _refuse_unregistered(kind: str, name: str) -> None:
@@ -246,10 +259,9 @@ def _refuse_unregistered(kind: str, name: str) -> None:
 
 def _refuse_unknown_axes(axes: Iterable[str]) -> None:
     """Refuse what is no parameter of a grid, a strategy, a recipe, or anything like a part."""
-    places = [_GRID, f"{_GRID}.run", _STRATEGY, *registered(KINDS["strategy"].folder).values()]
+    parts = [place for kind in KINDS.values() for place in registered(kind.folder).values()]
+    places = (_GRID, f"{_GRID}.run", _STRATEGY, *parts)
     known = {name for place in places for name in parameters_of(declared(place))}
-    for folder in ("strategies", "graphs", "attention"):
-        known |= _fields_in(f"tokenred.{folder}")
     for axis in axes:
         *owners, name = axis.split(".")
         strange = any(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from tokenred.analysis.terminal_table import plain_table
+from tokenred.cli.absent import refuse_models, unreachable_host
 from tokenred.cli.console import claim, say
 from tokenred.cli.options import (
     FILE,
@@ -21,8 +21,8 @@ from tokenred.cli.options import (
     options_of,
     read_class_map,
 )
-from tokenred.core.errors import ConfigError, UnknownNameError
-from tokenred.core.files import check_output
+from tokenred.core.errors import CheckpointError, ConfigError, UnknownNameError
+from tokenred.core.files import check_output, read_toml
 from tokenred.data.places import check_there
 
 _MOST = 20
@@ -49,6 +49,7 @@ def report_command(
         output: the page, ending in .html.
     """
     place = claim(check_output(output, (".html",), overwrite=overwrite))
+    _refuse_unreadable(source)
     from tokenred.analysis import report
 
     say(written=[report(list(source), place, overwrite=overwrite, **options)])
@@ -67,7 +68,7 @@ def reproduce_command(
     """Run the GTP paper's experiments.
 
     Each result is shown next to the published one. If it is killed, the same command resumes it. It
-    exits with 1 if a result differs.
+    exits with 1 if a result differs, or nothing could be run.
 
     Args:
         checkpoint: NAME=FILE: weights of a model; repeatable.
@@ -76,8 +77,18 @@ def reproduce_command(
     """
     if (imagenet := options.get("imagenet")) is not None:
         check_there(imagenet)
+    sources = (imagenet is not None, options.get("demo"), options.get("costs"))
+    if options.get("demo") and options.get("models"):
+        raise ConfigError("--demo chooses the model itself; leave out --model.")
+    if not show and sum(map(bool, sources)) != 1:
+        raise ConfigError(
+            "expected one of --imagenet PATH, --demo (the bundled model and images) and --costs "
+            "(GMACs only)."
+        )
     checkpoints, options["class_map"] = _files(checkpoint), read_class_map(class_map)
-    _refuse_unknown(options.get("experiments") or ())
+    _refuse_unknown(options.get("experiments") or (), options.get("models") or ())
+    if not show and imagenet is not None and not (output / "results.db").exists():
+        _refuse_unreachable(options.get("models"), checkpoints)
     from tokenred.analysis import reproduce
     from tokenred.analysis.reproduction.experiments import EXPERIMENTS
     from tokenred.analysis.reproduction.reproduce import CSV, HTML, STORE
@@ -103,15 +114,48 @@ def reproduce_command(
     more = [f"… and {len(differing) - _MOST} more"] if len(differing) > _MOST else []
     names = (CSV, HTML) if options.get("costs") else (STORE, CSV, HTML)
     say(done, *differing[:_MOST], *more, written=[output / name for name in names])
-    return 1 if differing else 0
+    return 1 if differing or done.ran_nothing else 0
 
 
-def _refuse_unknown(experiments: Iterable[str]) -> None:
-    """Refuse what is no experiment, before PyTorch is imported."""
-    known = re.findall(r"(?m)^\[experiments\.([\w-]+)\]", _EXPERIMENTS.read_text(encoding="utf-8"))
+def _refuse_unreadable(paths: Iterable[Path]) -> None:
+    """Refuse what is neither a store nor a CSV, before matplotlib is imported."""
+    from tokenred.analysis.plots.frames import read_frame
+    from tokenred.analysis.study.pairing import is_store
+    from tokenred.analysis.study.store import Store
+
+    for path in map(Path.expanduser, paths):
+        if is_store(path):
+            Store(path, readonly=True).close()
+        else:
+            read_frame(path)
+
+
+def _refuse_unknown(experiments: Iterable[str], models: Iterable[str]) -> None:
+    """Refuse what is no experiment and no model."""
+    table = read_toml(_EXPERIMENTS)
     for name in experiments:
-        if name.casefold().replace(" ", "") not in known:
-            raise UnknownNameError.of("experiment", name, known)
+        if name.casefold().replace(" ", "") not in table["experiments"]:
+            raise UnknownNameError.of("experiment", name, table["experiments"])
+    ours = {name.casefold() for name in table["backbones"]}
+    refuse_models({"model": tuple(name for name in models if name.casefold() not in ours)}, ())
+
+
+def _refuse_unreachable(models: Iterable[str] | None, files: Mapping[str, Path]) -> None:
+    """Refuse to start if the weights of no model can be fetched."""
+    ours = {name.casefold(): told for name, told in read_toml(_EXPERIMENTS)["backbones"].items()}
+    given, host = {name.casefold() for name in files}, ""
+    for name in models or ours:
+        told = ours.get(name.casefold(), {})
+        if name.casefold() in given:
+            return
+        if "weights" in told:  # which timm does not have
+            continue
+        if not (host := unreachable_host(told.get("spec", name))):
+            return
+    raise CheckpointError(
+        f"expected weights of a model, got none{f': {host} cannot be reached' if host else ''}. "
+        "Pass --checkpoint NAME=FILE with downloaded weights; --demo and --costs need none."
+    )
 
 
 def _files(texts: Iterable[str]) -> dict[str, Path]:

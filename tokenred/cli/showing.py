@@ -29,7 +29,7 @@ from tokenred.cli.options import (
 from tokenred.core.errors import ConfigError, DataError
 from tokenred.core.files import PICTURES, check_new, check_suffix, prepare_folder
 from tokenred.core.notation import read_arguments
-from tokenred.core.values import Count
+from tokenred.core.values import Blocks, Count, read
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,7 +48,7 @@ def show_command(
     model: ModelOptions = ModelOptions(),
     data: Data = None,
     split: str | None = None,
-    index: int = 0,
+    index: Annotated[int, valid(Count, "--index")] = 0,
     class_map: ClassMap = None,
     strategy: Strategies = ("gtp", "tome"),
     layers: str | None = None,
@@ -77,12 +77,14 @@ def show_command(
     if (image is None) == (data is None):
         raise ConfigError("expected a photograph: the path of one, or --data (and --index).")
     blocks = numbers("--layers", layers, int, "numbers of blocks such as 0,4,8")
+    read(Blocks | None, blocks, "--layers")
     names = None if classes is None else _names(classes)
     mapped = read_class_map(class_map)
     photograph = None if image is None else _open(image, model)
     if data is not None:
-        model, data = model_and_data(model, data)
+        model, data = model_and_data(model, data, split, mapped)
     paths = claim_pictures(output, overwrite)
+    model.refuse_unreachable()
     from tokenred.analysis import save_figure, show_tokens, trace_picture
     from tokenred.analysis.lineup import named_specs
 
@@ -141,9 +143,12 @@ def graph_command(
     """
     if (image is None) != demo:
         raise ConfigError("expected the path of a photograph, or --demo; one of them.")
+    if builder.partition(":")[0].strip().casefold() == "none":
+        raise ConfigError("expected a --builder that makes a graph, got none.")
     picture = None if image is None else _open(image, model)
     for path in output:
         check_new(check_suffix(path, PICTURES), overwrite=overwrite)
+    model.refuse_unreachable()
     from torch.utils.data import DataLoader
 
     from tokenred.analysis import draw_graph, graph_statistics, image_graph, save_figure

@@ -3,11 +3,19 @@
 import contextlib
 import os
 import secrets
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from tokenred.core.errors import ConfigError, DataError, OutputExistsError, shown
+from tokenred.core.errors import CheckpointError, ConfigError, DataError, OutputExistsError, shown
+from tokenred.core.hub import HUB
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 PICTURES = (".png", ".pdf", ".svg")
 """The files that a figure can be saved as."""
@@ -15,9 +23,6 @@ PICTURES = (".png", ".pdf", ".svg")
 SAFE_SUFFIX = ".safetensors"
 PICKLE_SUFFIXES = (".pth", ".pt", ".tar", ".bin")
 """The files that weights can be read from."""
-
-HUB = ("hf-hub:", "hf_hub:", "local-dir:")
-"""How names of models begin that timm looks up elsewhere."""
 
 
 def names_file(model: str) -> bool:
@@ -27,6 +32,14 @@ def names_file(model: str) -> bool:
     separators = [sep for sep in (os.sep, os.altsep) if sep]
     ends = model.endswith((SAFE_SUFFIX, *PICKLE_SUFFIXES))
     return ends or any(sep in model for sep in separators)
+
+
+def unreadable(path: Path, kind: str, error: Exception) -> CheckpointError:
+    """The error for a file of weights that cannot be read as what it should be."""
+    return CheckpointError(
+        f"cannot read {path} as a {kind} ({type(error).__name__}: {error}); copy or convert it "
+        "again."
+    )
 
 
 def exists(path: str | Path) -> bool:
@@ -185,3 +198,24 @@ def prepare_folder(
             f"cannot write to {folder}: {error.strerror}; choose another folder."
         ) from error
     return paths
+
+
+def read_toml(source: str | Path) -> dict[str, Any]:
+    """The values in TOML text, or in the file of that path.
+
+    Raises:
+        ConfigError: if the file cannot be read or is not TOML.
+    """
+    if not isinstance(source, str | Path):
+        raise ConfigError(f"expected TOML, or the path of a .toml file; got {shown(source)}.")
+    is_path = isinstance(source, Path) or ("\n" not in source and source.endswith(".toml"))
+    try:
+        text = Path(source).read_text(encoding="utf-8") if is_path else str(source)
+        return tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the file {shown(str(source))}: {error.strerror}."
+        ) from error
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, or no path at all
+        where = shown(str(source)) if is_path else "the text given"
+        raise ConfigError(f"{where} is not valid TOML: {error}.") from error

@@ -44,6 +44,28 @@ def read_arguments(text: str, written: str) -> dict[str, Any]:
         ) from error
 
 
+def read_spec(written: str) -> tuple[str, dict[str, Any] | None, float | None]:
+    """The name, the arguments and the share of ``NAME[:KEY=VALUE,…][@SHARE]``.
+
+    Of a ``.toml`` file, with or without a share, its path, and None for the arguments.
+
+    Raises:
+        ConfigError: for text of another form.
+    """
+    body, share = written, None
+    if "@" in written and not written.endswith(".toml"):
+        body, _, last = written.rpartition("@")
+        share = read_share(written, last)
+    if body.endswith(".toml"):
+        return body, None, share
+    name, _, arguments = body.partition(":")
+    name = name.strip()
+    if not name or set("=,@") & set(name):
+        hint = "" if "=" in name else " Write several as a list, or repeat the option."
+        raise ConfigError(f"expected a strategy, such as {EXAMPLES}; got {shown(written)}.{hint}")
+    return name, read_arguments(arguments, written), share
+
+
 def split_arguments(text: str) -> list[str]:
     """The pieces between commas, except those within a part's own parentheses."""
     return re.split(r",(?![^(\[]*[)\]])", text)

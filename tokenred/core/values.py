@@ -54,8 +54,22 @@ Aggregate = Literal["max", "mean"]
 """Over the heads of an attention map."""
 Compile = bool | Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 """Whether to compile, or the mode of ``torch.compile``."""
+Dtype = Literal[
+    "float32", "float64", "bfloat16", "float16", "amp:bfloat16", "amp:float16"
+]  # fmt: skip
+"""Of weights and images; with ``amp:``, of mixed precision."""
+ImageSize = Size | tuple[Size, Size]
+"""In pixels: a side, or height and width."""
 EngineName = Literal["auto", "plain", "tiled", "two_calls", "one_pass", "triton"]
 """How attention is computed, see `tokenred.attention.pick_engine`."""
+
+
+SETTING_TYPES: dict[str, Any] = {
+    "limit": Size | None, "seed": Count, "budget": PartOf | None, "batch_size": Size,
+    "threads": Size | None, "device": str | None, "dtype": Dtype | None,
+    "image_size": ImageSize | None, "compile": Compile, "attention": EngineName,
+}  # fmt: skip
+"""What a strategy runs on, by the names of a grid's axes."""
 
 
 def checked(target: C) -> C:
@@ -165,9 +179,8 @@ def _reading(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        import torch  # not above: the command line reads options without it
-
-        if torch.compiler.is_compiling():
+        # The command line and figures have no use for PyTorch, which takes seconds to import.
+        if (torch := sys.modules.get("torch")) and torch.compiler.is_compiling():
             return function(*args, **kwargs)
         owner = type(args[0]) if is_init else call
         bound = _arguments_of(call, owner).bind(owner, args, kwargs)

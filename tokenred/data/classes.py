@@ -9,6 +9,7 @@ from torch import nn
 from tokenred.core.errors import ConfigError, DataError, shown
 from tokenred.data.digits import DIGITS_CLASSES
 from tokenred.data.layout import natural
+from tokenred.data.places import CLASS_MAPS
 
 CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -16,7 +17,7 @@ CIFAR10_CLASSES = (
 ClassMap = Mapping[str, int] | str | int | None
 Resolved = tuple[dict[str, int], tuple[str, ...]]
 _WNID = re.compile(r"n\d{8}")
-_IMAGENET, _FOLDERS = "imagenet-1k", "folders"
+_IMAGENET, _FOLDERS = CLASS_MAPS
 _IMAGENET_SIZE = 1000
 
 

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tokenred.core.errors import DataError
+from tokenred.data.places import check_fits
 
 DIGITS_CLASSES = tuple("0123456789")
-DIGITS_SPLITS = ("test", "train")
 _SIDE = 32
 _WHITE = 16
 
@@ -40,11 +39,7 @@ class DigitsSource:
     """
 
     def __init__(self, split: str = "test") -> None:
-        if split not in DIGITS_SPLITS:
-            raise DataError(
-                f"digits has the splits {' and '.join(DIGITS_SPLITS)}, got {split!r}; use one of "
-                "them."
-            )
+        check_fits("digits", split)
         self.split = split
         self.pixels = _stored()[f"{split}_x"]
         self.labels: list[int] = _stored()[f"{split}_y"].tolist()

@@ -2,18 +2,18 @@
 
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
 from torch import Tensor
 
-from tokenred.core.errors import ConfigError, DataError, DataWarning, shown
+from tokenred.core.errors import DataError, DataWarning
 from tokenred.data.classes import CIFAR10_CLASSES, ClassMap, resolve_classes
 from tokenred.data.dataset import ImageDataset
 from tokenred.data.digits import DIGITS_CLASSES, DigitsSource
 from tokenred.data.layout import IMAGE_SUFFIXES, find_layout, narrow_to_split, told
-from tokenred.data.places import HOW, NAMED, VARIABLE, check_there, place_of_cifar10
+from tokenred.data.places import HOW, VARIABLE, check_fits, check_there, place_of_cifar10
 from tokenred.data.sources import source_at
 
 Transform = Callable[[Image.Image], Tensor]
@@ -49,10 +49,7 @@ def open_dataset(
         ConfigError: if ``class_map`` is invalid.
     """
     text = check_there(source)
-    if text.partition(":")[0] in NAMED and isinstance(class_map, str | Mapping):
-        raise ConfigError(
-            f"{text} has classes of its own, got class_map={shown(class_map)}; leave it out."
-        )
+    check_fits(text, split, class_map)
     if text == "digits":
         digits = DigitsSource(split or "test")
         return ImageDataset(digits, digits.labels, DIGITS_CLASSES, "digits", transform)
@@ -100,10 +97,6 @@ def _open_cifar10(path: str, split: str, transform: Transform | None) -> ImageDa
 
 
 def _find_cifar10(path: str, split: str) -> Path:
-    if split not in ("test", "train"):
-        raise DataError(
-            f"cifar10 has the splits test and train, got {shown(split)}; use one of them."
-        )
     given = place_of_cifar10(path)
     names = [
         stem + suffix for stem in (f"cifar10-{split}", "cifar10") for suffix in (".zip", "", ".tar")

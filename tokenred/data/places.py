@@ -1,13 +1,26 @@
 """Where data is: known names and paths, checked without opening anything."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from tokenred.core.errors import DataError, did_you_mean, shown
+from tokenred.core.errors import ConfigError, DataError, did_you_mean, shown
+from tokenred.core.files import exists
 
-NAMED = ("digits", "cifar10")
+BUNDLED = {"digits": "digits", "cifar10": "cifar10_vit"}
+"""The bundled models, by the data that they were trained for."""
+DATA_OF = {model: data for data, model in BUNDLED.items()}
+"""The reverse."""
+NAMED = tuple(BUNDLED)
 """The datasets with a name, and with classes of their own."""
 
+SPLITS = ("test", "train")
+"""Theirs."""
+CLASS_MAPS = ("imagenet-1k", "folders")
+"""The maps from class folders to indices that have a name."""
+CIFAR10 = "cifar10:"
+"""How a path of CIFAR-10 begins."""
 VARIABLE = "TOKENRED_DATA"
 HOW = (
     "pass cifar10:PATH with an image folder, zip or tar of it (SPLIT/CLASS/IMAGE), or set "
@@ -37,6 +50,26 @@ def check_there(source: str | os.PathLike[str]) -> str:
     return text
 
 
+def check_fits(source: str, split: str | None, class_map: Any = None) -> None:
+    """Refuse a split that named data does not have, and classes in place of its own.
+
+    Raises:
+        DataError: for the split.
+        ConfigError: for the classes.
+    """
+    name = source.partition(":")[0]
+    if name not in NAMED:
+        return
+    if split not in (None, *SPLITS):
+        raise DataError(
+            f"{name} has the splits {' and '.join(SPLITS)}, got {shown(split)}; use one of them."
+        )
+    if isinstance(class_map, str | Mapping):
+        raise ConfigError(
+            f"{source} has classes of its own, got class_map={shown(class_map)}; leave it out."
+        )
+
+
 def place_of_cifar10(path: str) -> Path:
     """Where CIFAR-10 should be: a folder or an archive, or the folder that has its archives."""
     folder = path or os.environ.get(VARIABLE)
@@ -46,3 +79,12 @@ def place_of_cifar10(path: str) -> Path:
     if path and not given.exists():
         raise DataError(f"expected CIFAR-10 at {given}, found nothing; {HOW}.")
     return given
+
+
+def located(text: str, folder: Path = Path()) -> str:
+    """A path in a folder as an absolute one, also after ``cifar10:``; names stay as they are."""
+    prefix = CIFAR10 if text.startswith(CIFAR10) else ""
+    path = folder / Path(text.removeprefix(prefix)).expanduser()
+    if text in ("", prefix, *NAMED, "dense") or not exists(path):
+        return text
+    return f"{prefix}{path.resolve()}"

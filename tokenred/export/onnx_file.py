@@ -5,19 +5,19 @@ import re
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from tokenred.attention import PlainEngine
-from tokenred.core.errors import ConfigError, ExportError, optional, shown
+from tokenred.core.errors import ConfigError, ExportError, optional
 from tokenred.core.values import Positive, checked
 from tokenred.export.traced import OPEN, Traced, check_model, trace
 from tokenred.export.verified import ExportReport, check_place, write_verified
 
 _IMAGES, _LOGITS = "images", "logits"
-_OLDEST = 18  # the first one that PyTorch translates to
 # ONNX has no fused attention before opset 23, and its operator takes no bias on keys alone.
 _ENGINES = (PlainEngine(),)
 # Most bytes of weights in one file: protobuf's limit is 2 GiB, and the graph needs space, too.
@@ -32,7 +32,7 @@ def to_onnx(
     *,
     image_size: tuple[int, int] | None = None,
     dynamic_batch: bool = True,
-    opset: int | None = None,
+    opset: Annotated[int, Ge(18)] | None = None,
     check: bool = True,
     tolerance: Positive = 1e-4,
     overwrite: bool = False,
@@ -65,8 +65,8 @@ def to_onnx(
     for package in ("onnx", "onnxscript", *(["onnxruntime"] if check else [])):
         optional(package, "export", f"exporting to ONNX needs {package}")
     newest = import_module("onnx").defs.onnx_opset_version()
-    if opset is not None and not _OLDEST <= opset <= newest:
-        raise ConfigError(f"expected an opset between {_OLDEST} and {newest}, got {shown(opset)}.")
+    if opset is not None and opset > newest:
+        raise ConfigError(f"expected an opset of at most {newest}, got {opset}.")
     weights = (p.numel() * p.element_size() for p in model.state_dict().values())
     beside = sum(weights) > _ONE_FILE
     place = check_place(path, ".onnx", *([".onnx.data"] if beside else []), overwrite=overwrite)

@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from tokenred.core.errors import CheckpointError, CheckpointWarning
-from tokenred.core.files import PICKLE_SUFFIXES, SAFE_SUFFIX, check_output, write_whole
+from tokenred.core.files import PICKLE_SUFFIXES, SAFE_SUFFIX, check_output, unreadable, write_whole
 
 _HOW = "save model.state_dict(), plain or as {'model': ...} or {'state_dict': ...}."
 _AVERAGED = ("state_dict_ema", "model_ema")
@@ -64,7 +64,7 @@ def read_checkpoint(
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 metadata = dict(file.metadata() or {})
         except (SafetensorError, OSError) as error:
-            raise _unreadable(path, "safetensors file", error) from error
+            raise unreadable(path, "safetensors file", error) from error
     elif path.suffix in PICKLE_SUFFIXES:
         state = _choose(_read_pickle(path), use_ema, path)
     else:
@@ -79,13 +79,6 @@ def read_checkpoint(
             "prefix module. or _orig_mod.; keep one of them."
         )
     return plain, metadata
-
-
-def _unreadable(path: Path, kind: str, error: Exception) -> CheckpointError:
-    return CheckpointError(
-        f"cannot read {path} as a {kind} ({type(error).__name__}: {error}); copy or convert it "
-        "again."
-    )
 
 
 def _read_pickle(path: Path) -> Any:
@@ -114,7 +107,7 @@ def _read_pickle(path: Path) -> Any:
             "'weights.safetensors')."
         ) from error
     except Exception as error:  # A damaged pickle or zip may raise nearly anything.
-        raise _unreadable(path, "PyTorch checkpoint", error) from error
+        raise unreadable(path, "PyTorch checkpoint", error) from error
 
 
 def _choose(loaded: Any, use_ema: bool | None, path: Path) -> Mapping[Any, Tensor]:

@@ -2,11 +2,9 @@
 
 import os
 import re
-import socket
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 import timm
 import torch
@@ -15,15 +13,14 @@ from timm.models import get_pretrained_cfg
 from torch import nn
 
 from tokenred.core.errors import CheckpointError, ConfigError, UnknownNameError
-from tokenred.core.files import HUB, names_file
+from tokenred.core.files import names_file
+from tokenred.core.hub import HUB, no_weights, unreachable
 from tokenred.core.values import Count, checked
 from tokenred.data.transforms import Mean, Std
 from tokenred.models.checkpoint_file import load_strictly, read_checkpoint
 from tokenred.models.embedded import EMBEDDED_MODELS, embedded_model
 from tokenred.models.metadata import parse_preprocessing, set_preprocessing
 from tokenred.models.rebuild import read_described
-
-_PATIENCE = 5.0  # seconds for a host to answer
 
 
 @checked
@@ -110,22 +107,14 @@ def _from_timm(name: str, pretrained: bool, num_classes: int | None) -> nn.Modul
     options = {} if num_classes is None else {"num_classes": num_classes}
     if pretrained and (host := _out_of_reach(name)):
         # The hub's client would try again for most of a minute.
-        raise CheckpointError(_no_weights(name, f"{host} cannot be reached"))
+        raise no_weights(name, f"{host} cannot be reached")
     try:
         model: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
     except Exception as error:  # The hub, the network and the cache each fail in their own way.
         if not pretrained:
             raise
-        raise CheckpointError(_no_weights(name, f"{type(error).__name__}: {error}")) from error
+        raise no_weights(name, f"{type(error).__name__}: {error}") from error
     return model
-
-
-def _no_weights(name: str, why: str) -> str:
-    return (
-        f"expected the published weights of {name!r}, got none: {why.rstrip('.')}. Without a "
-        "network, pass checkpoint=FILE with a downloaded file, or pretrained=False for random "
-        "weights; 'digits' needs no download."
-    )
 
 
 def _out_of_reach(name: str) -> str:
@@ -139,15 +128,7 @@ def _out_of_reach(name: str) -> str:
         url, cached = constants.ENDPOINT, Path(constants.HF_HUB_CACHE, folder)
     elif url:
         cached = Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(url).path).name)
-    if not url or cached.exists() or getproxies():
-        return ""
-    place = urlsplit(url)
-    try:
-        port = place.port or (80 if place.scheme == "http" else 443)
-        socket.create_connection((str(place.hostname), port), timeout=_PATIENCE).close()
-    except OSError:
-        return str(place.hostname)
-    return ""
+    return unreachable(url) if url and not cached.exists() else ""
 
 
 def _check_name(name: str) -> None:

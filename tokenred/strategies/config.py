@@ -1,11 +1,10 @@
 """Strategies as plain values: dictionaries, TOML, fingerprints."""
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Any
 
-from tokenred.core.errors import ConfigError, PartError, UnknownNameError, shown
+from tokenred.core.errors import ConfigError, PartError, UnknownNameError
 from tokenred.core.files import check_new, write_whole
 from tokenred.core.fingerprint import digest, identity_of
 from tokenred.core.part import Part
@@ -13,11 +12,6 @@ from tokenred.core.registry import KINDS
 from tokenred.core.values import read
 from tokenred.strategies.base import names_selector, selectors
 from tokenred.strategies.step import Step
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 def to_config(value: Any, *, strict: bool = True) -> Any:
@@ -150,24 +144,3 @@ def _without_none(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _without_none(v) for k, v in value.items() if v is not None}
     return [_without_none(v) for v in value] if isinstance(value, list) else value
-
-
-def read_toml(source: str | Path) -> dict[str, Any]:
-    """The values in TOML text, or in the file of that path.
-
-    Raises:
-        ConfigError: if the file cannot be read or is not TOML.
-    """
-    if not isinstance(source, str | Path):
-        raise ConfigError(f"expected TOML, or the path of a .toml file; got {shown(source)}.")
-    is_path = isinstance(source, Path) or ("\n" not in source and source.endswith(".toml"))
-    try:
-        text = Path(source).read_text(encoding="utf-8") if is_path else str(source)
-        return tomllib.loads(text)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read the strategy file {shown(str(source))}: {error.strerror}."
-        ) from error
-    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, or no path at all
-        where = shown(str(source)) if is_path else "the text given"
-        raise ConfigError(f"{where} is not valid TOML: {error}.") from error

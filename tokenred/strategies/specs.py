@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from tokenred.core.errors import ConfigError, PartError, TokenredError, shown
-from tokenred.core.notation import EXAMPLES, TRUTH, read_arguments, read_share
+from tokenred.core.files import read_toml
+from tokenred.core.notation import EXAMPLES, TRUTH, read_share, read_spec
 from tokenred.core.part import Part
 from tokenred.core.registry import KINDS
-from tokenred.strategies.config import read_toml
 from tokenred.strategies.schedules.budget import Budget
 from tokenred.strategies.strategy import Strategy, from_config
 
@@ -110,25 +110,16 @@ def parse_spec(text: StrategyLike) -> Spec:
             f"expected a Strategy, or text such as {EXAMPLES}; got {shown(text)}.{hint}"
         )
     written = str(text).strip()
-    body, share = written, None
-    if "@" in written and not written.endswith(".toml"):
-        body, _, last = written.rpartition("@")
-        share = read_share(written, last)
-    if body.endswith(".toml"):
-        stem = Path(body).stem
-        label = stem if share is None else f"{stem}@{share:g}"
-        table = read_toml(Path(body))
-        try:
-            return Spec(label, stem, from_config(table), share)
-        except TokenredError as error:
-            raise type(error)(f"{body}: {error}") from error
-    name, _, arguments = body.partition(":")
-    name = name.strip()
-    if not name or set("=,@") & set(name):
-        hint = "" if "=" in name else " Write several as a list, or repeat the option."
-        raise ConfigError(f"expected a strategy, such as {EXAMPLES}; got {shown(written)}.{hint}")
-    config = {"recipe": name} | read_arguments(arguments, written)
-    return Spec(written, name.casefold(), from_config(config), share)
+    name, arguments, share = read_spec(written)
+    if arguments is not None:
+        return Spec(written, name.casefold(), from_config({"recipe": name} | arguments), share)
+    stem = Path(name).stem
+    label = stem if share is None else f"{stem}@{share:g}"
+    table = read_toml(Path(name))
+    try:
+        return Spec(label, stem, from_config(table), share)
+    except TokenredError as error:
+        raise type(error)(f"{name}: {error}") from error
 
 
 def write_spec(name: str, arguments: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 from tokenred.attention.score_mods import ScoreMod
 from tokenred.attention.score_mods import score_mods as known_mods
 from tokenred.core.errors import ConfigError, PartError, UnknownNameError, shown
+from tokenred.core.files import read_toml
 from tokenred.core.info import ModelInfo
 from tokenred.core.notation import AMOUNTS
 from tokenred.core.part import Part, check_blocks
@@ -30,7 +31,7 @@ from tokenred.strategies.base import (
     routers,
     selectors,
 )
-from tokenred.strategies.config import fingerprint, read_toml, resolve, write_toml
+from tokenred.strategies.config import fingerprint, resolve, write_toml
 from tokenred.strategies.routers.take_all import TakeAll
 from tokenred.strategies.schedule import Schedule
 from tokenred.strategies.schedules.budget import Budget

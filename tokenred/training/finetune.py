@@ -20,6 +20,7 @@ from tokenred.core.files import prepare_folder
 from tokenred.core.lock import output_lock
 from tokenred.core.progress import progress_bar
 from tokenred.core.tensors import state_digest
+from tokenred.core.values import Count, Size
 from tokenred.data import ImageDataset, balanced_subset, open_dataset
 from tokenred.data.classes import ClassMap
 from tokenred.data.layout import NoSplitsError
@@ -79,8 +80,8 @@ def finetune(
     resume: bool = False,
     overwrite: bool = False,
     device: str | None = None,
-    workers: int = 0,
-    limit: int | None = None,
+    workers: Count = 0,
+    limit: Size | None = None,
     class_map: ClassMap = None,
     tensorboard: bool = False,
     dry_run: bool = False,

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenred.analysis.study.cell import DONE, Cell, Outcome, failure, outcome
+from tokenred.analysis.study.cell import Cell, Outcome, failure, outcome
 from tokenred.analysis.study.pool import Engine
+from tokenred.analysis.study.rows import DONE
 from tokenred.strategies.strategy import Strategy
 
 

@@ -160,7 +160,7 @@ def agreement(
     data: Data,
     strategies: Strategies,
     *,
-    removed: int | Sequence[int] | None = None,
+    removed: Count | Sequence[Count] | None = None,
     limit: Size | None = None,
     batch_size: Size = 32,
     workers: Count = 0,

@@ -10,7 +10,7 @@ from tokenred.analysis.result import Result
 from tokenred.analysis.study.pairing import is_store, paired_frame
 from tokenred.analysis.study.store import Store
 from tokenred.core.errors import DataError, InputError, did_you_mean
-from tokenred.strategies.config import read_toml
+from tokenred.core.files import read_toml
 
 Fixed = Mapping[str, Any] | None
 

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from tokenred.analysis.plots.canvas import add_note, name_cells, new_figure
 from tokenred.analysis.plots.frames import Fixed, label_of, show_value
 from tokenred.analysis.plots.points import SHARES, gather, order
+from tokenred.core.values import PartOf, Positive
 
 
 def heat_map(
@@ -17,10 +18,10 @@ def heat_map(
     metric: str = "top1",
     *,
     fixed: Fixed = None,
-    level: float = 0.95,
+    level: PartOf = 0.95,
     title: str | None = None,
-    width: float = 3.5,
-    height: float | None = None,
+    width: Positive = 3.5,
+    height: Positive | None = None,
 ) -> Figure:
     """Draw a metric over two axes, with its value in each cell.
 

@@ -38,6 +38,7 @@ from tokenred.analysis.plots.points import (
     reference_words,
     references_of,
 )
+from tokenred.core.values import PartOf, Positive
 
 # With more lines than these, bands hide each other; with more than those, the legend has a title.
 _BANDS, _PLAIN_LABELS = 2, 4
@@ -50,10 +51,10 @@ def metric_lines(
     *,
     hue: str | None = None,
     fixed: Fixed = None,
-    level: float = 0.95,
+    level: PartOf = 0.95,
     title: str | None = None,
-    width: float = 3.5,
-    height: float | None = None,
+    width: Positive = 3.5,
+    height: Positive | None = None,
 ) -> Figure:
     """Draw a metric over an axis, one line per value of another axis.
 
@@ -168,10 +169,10 @@ def scorer_comparison(
     metric: str = "top1",
     *,
     fixed: Fixed = None,
-    level: float = 0.95,
+    level: PartOf = 0.95,
     title: str | None = None,
-    width: float = 3.5,
-    height: float | None = None,
+    width: Positive = 3.5,
+    height: Positive | None = None,
 ) -> Figure:
     """Compare scorers: one line per scorer over its budgets, the best on average first.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from tokenred.analysis.plots import frames
 from tokenred.analysis.plots.frames import Fixed, axes_of, need, read_frame, show_value, symbol_of
@@ -71,7 +71,7 @@ class Points:
 
 def gather(
     source: Any, by: Sequence[str], metric: str = "top1", *, fixed: Fixed = None,
-    level: float = 0.95,
+    level: PartOf = 0.95,
 ) -> Points:  # fmt: skip
     """One point for each combination of values of some columns.
 
@@ -227,7 +227,7 @@ def wilson(percent: float, images: float, level: float = 0.95) -> tuple[float, f
             f"expected a percentage of at least one image, got {percent} of {images}; the "
             "accuracies of a frame are percent."
         )
-    p, z2 = percent / 100, float(stats.norm.ppf((1 + level) / 2)) ** 2
+    p, z2 = percent / 100, float(special.ndtri((1 + level) / 2)) ** 2
     middle = (p + z2 / (2 * images)) / (1 + z2 / images)
     half = math.sqrt(z2 * (p * (1 - p) / images + z2 / (4 * images**2))) / (1 + z2 / images)
     return 100 * max(0.0, middle - half), 100 * min(1.0, middle + half)
@@ -273,7 +273,7 @@ def _value(rows: pd.DataFrame, metric: str, kind: str, level: float) -> tuple[fl
     value, low, high = float(rows[metric].mean()), math.nan, math.nan
     if kind == "seeds":
         runs = rows.groupby("seed")[metric].mean()
-        half = float(stats.t.ppf((1 + level) / 2, len(runs) - 1) * stats.sem(runs))
+        half = float(special.stdtrit(len(runs) - 1, (1 + level) / 2) * runs.sem())
         low, high = float(runs.mean()) - half, float(runs.mean()) + half
     elif kind == "paired":
         # Bounds of the difference, around the value; the dense model has none.

@@ -1,6 +1,6 @@
 """Accuracy against cost or speed, one line per method."""
 
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -38,6 +38,7 @@ from tokenred.analysis.plots.points import (
 from tokenred.analysis.plots.published import dense_point, read_published
 from tokenred.analysis.result import ALIKE, span
 from tokenred.core.errors import ConfigError, InputError
+from tokenred.core.values import Positive
 
 _DENSE = "dense"
 _NEAR = 0.02  # of the axis; bars that are closer would cover each other
@@ -48,15 +49,15 @@ _AXES = {"gmacs": "cost per image (% of dense)", "images_per_second": label_of("
 def tradeoff(
     frame: Any,
     *,
-    x: str = "gmacs",
+    x: Literal["gmacs", "images_per_second"] = "gmacs",
     hue: str | None = None,
     published: Any = None,
     relative: bool = False,
     front: bool = False,
     fixed: Fixed = None,
     title: str | None = None,
-    width: float = 3.5,
-    height: float | None = None,
+    width: Positive = 3.5,
+    height: Positive | None = None,
 ) -> Figure:
     """Top-1 accuracy against cost or speed: one line per method over its budgets, dense as a star.
 

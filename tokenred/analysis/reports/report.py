@@ -32,8 +32,7 @@ from tokenred.analysis.reports.page import (
 )
 from tokenred.analysis.reports.source import OVERSMOOTHING, SWEEP, Source, read_source
 from tokenred.analysis.result import count, quarters
-from tokenred.analysis.study.cell import DONE
-from tokenred.analysis.study.rows import extra_columns, unused_notes
+from tokenred.analysis.study.rows import DONE, extra_columns, unused_notes
 from tokenred.core.errors import ConfigError
 from tokenred.core.files import check_output
 from tokenred.core.lock import output_lock
@@ -53,7 +52,7 @@ def report(
     path: str | Path,
     *,
     title: str | None = None,
-    level: float = 0.95,
+    level: PartOf = 0.95,
     overwrite: bool = False,
 ) -> Path:
     """Write results as one self-contained HTML page: tables, figures and provenance.

@@ -10,7 +10,7 @@ from typing import Any
 from tokenred.analysis.plots.published import GTP_PAPER, read_rows
 from tokenred.backbones import adapt
 from tokenred.core.errors import ConfigError, UnknownNameError
-from tokenred.strategies.config import read_toml
+from tokenred.core.files import read_toml
 
 _DENSE = {"base": "dense"}
 _THETAS = (0.9, 0.8, 0.7, 0.6, 0.5)

@@ -32,7 +32,7 @@ from tokenred.analysis.reports.page import (
 from tokenred.analysis.reports.report import sections_of
 from tokenred.analysis.reports.source import read_source
 from tokenred.analysis.reproduction.experiments import BACKBONES, TOLERANCES
-from tokenred.analysis.reproduction.judge import DIFFERS, IMAGENET, VERDICTS, Part
+from tokenred.analysis.reproduction.judge import DIFFERS, IMAGENET, NOT_RUN, VERDICTS, Part
 from tokenred.analysis.result import Result
 from tokenred.analysis.terminal_table import plain_table
 from tokenred.core.errors import TokenredError
@@ -86,6 +86,11 @@ class Reproduction(Result):
     def differing(self) -> pd.DataFrame:
         """The figures that differ from the published ones."""
         return self.frame[self.frame["verdict"] == DIFFERS]
+
+    @property
+    def ran_nothing(self) -> bool:
+        """Whether there is no result at all, such as without the weights of any model."""
+        return bool((self.frame["verdict"] == NOT_RUN).all())
 
     def _counts(self) -> Iterator[dict[str, Any]]:
         """How many figures have each verdict, for each part."""

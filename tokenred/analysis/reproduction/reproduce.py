@@ -28,7 +28,7 @@ from tokenred.core.errors import CheckpointError, ConfigError
 from tokenred.core.files import prepare_folder
 from tokenred.core.fingerprint import digest
 from tokenred.core.lock import output_lock
-from tokenred.core.values import Size
+from tokenred.core.values import Count, Dtype, Size
 from tokenred.data import open_dataset
 from tokenred.data.classes import ClassMap
 from tokenred.strategies.specs import parse_spec
@@ -66,11 +66,11 @@ def reproduce(
     speed: bool = False,
     split: str | None = None,
     class_map: ClassMap = None,
-    batch_size: int = 64,
-    workers: int = 0,
+    batch_size: Size = 64,
+    workers: Count = 0,
     device: str | None = None,
-    dtype: Any = None,
-    seed: int = 0,
+    dtype: Dtype | None = None,
+    seed: Count = 0,
     retry_failed: bool = False,
     overwrite: bool = False,
     progress: bool = True,
@@ -144,6 +144,9 @@ def reproduce(
     )  # fmt: skip
     parts = []
     why_not = {target.name: target.why_not for target in targets}
+    for name, why in why_not.items():
+        if why:
+            tell(f"not run: {name}: {why}")
     with output_lock(folder):
         if overwrite:
             (folder / STORE).unlink(missing_ok=True)

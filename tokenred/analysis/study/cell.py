@@ -8,6 +8,7 @@ from typing import Any
 
 from tokenred.analysis.measure.machine import is_out_of_memory
 from tokenred.analysis.study.refs import DataRef, ModelRef
+from tokenred.analysis.study.rows import DENSE, FAILED
 from tokenred.core.errors import ConfigError, TokenredError, shown
 from tokenred.core.notation import read_arguments
 from tokenred.core.part import Part
@@ -25,8 +26,6 @@ from tokenred.strategies.strategy import (
     strategy,
 )
 
-DENSE = "dense"
-DONE, FAILED, SKIPPED = "done", "failed", "skipped"
 # How the error of a cell starts that ran out of memory.
 OUT_OF_MEMORY = "out of memory"
 # What a strategy runs on. These vary slowest, so that a worker can keep what it has loaded.

@@ -10,20 +10,16 @@ import torch
 
 from tokenred.analysis.study.cell import OUTSIDE, PARTS, SETTINGS, Base, Setting, plain, read_base
 from tokenred.analysis.study.metrics import Metric, read_metrics
-from tokenred.analysis.study.refs import DataRef, ModelRef, precision_of, read_data, read_model
+from tokenred.analysis.study.refs import DataRef, ModelRef, read_data, read_model
 from tokenred.attention import pick_engine
 from tokenred.core.errors import ConfigError, TokenredError, UnknownNameError, shown
-from tokenred.core.values import Compile, Count, PartOf, Size, read, unknown_parameter
+from tokenred.core.values import SETTING_TYPES, read, unknown_parameter
 from tokenred.strategies.config import resolve
 from tokenred.strategies.strategy import FIELDS
 
 Point = dict[str, Any]
 """Values by the name of their axis."""
 _MEGABYTE = 1 << 20
-_KINDS: dict[str, Any] = {
-    "limit": Size | None, "seed": Count, "budget": PartOf | None, "batch_size": Size,
-    "threads": Size | None, "device": str | None,
-}  # fmt: skip
 
 
 class Design:
@@ -146,20 +142,14 @@ class Design:
                 # Keep the value itself, so that its address is not reused.
                 self._known[mark] = value, self._named(name, value)
             return self._known[mark][1]
-        if name == "dtype":
-            text = str(value).removeprefix("torch.") if isinstance(value, torch.dtype) else value
-            precision_of(text)
-            return text
-        if name == "image_size":
-            side = read(Size | tuple[Size, Size] | None, value, name)
-            return (side, side) if isinstance(side, int) else side
-        if name == "compile" and value is not False:
-            return read(Compile, value, name)
-        if name == "attention":
-            pick_engine(read(str, value, name))
-        if name in _KINDS:
-            text = str(value) if isinstance(value, torch.device) else value
-            return read(_KINDS[name], text, name)
+        if name in SETTING_TYPES:
+            if isinstance(value, torch.dtype | torch.device):
+                value = str(value).removeprefix("torch.")
+            value = read(SETTING_TYPES[name], value, name)
+            if name == "attention":
+                pick_engine(value)
+            square = name == "image_size" and isinstance(value, int)
+            return (value, value) if square else value
         return value if name in OUTSIDE else _with_parts(name, value)
 
     def _named(self, name: str, value: Any) -> Base | ModelRef | DataRef | None:

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenred.analysis.result import reference_name
-from tokenred.analysis.study.cell import DENSE, DONE
-from tokenred.analysis.study.rows import record, tidy
+from tokenred.analysis.study.rows import DENSE, DONE, record, tidy
 from tokenred.analysis.study.store import Store
 from tokenred.core.errors import DataError
 

@@ -8,20 +8,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tokenred.analysis.measure.machine import describe_machine, model_device
-from tokenred.analysis.study.cell import (
-    DENSE,
-    FAILED,
-    SETTINGS,
-    SKIPPED,
-    Base,
-    Cell,
-    Setting,
-    plain,
-)
+from tokenred.analysis.study.cell import SETTINGS, Base, Cell, Setting, plain
 from tokenred.analysis.study.design import Design, Point
 from tokenred.analysis.study.facts import Facts
 from tokenred.analysis.study.refs import KEYS
-from tokenred.analysis.study.rows import record
+from tokenred.analysis.study.rows import DENSE, FAILED, SKIPPED, record
 from tokenred.analysis.study.store import Store
 from tokenred.core.errors import ConfigError, InputError, TokenredError
 from tokenred.core.fingerprint import digest

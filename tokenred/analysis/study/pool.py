@@ -23,7 +23,8 @@ import cloudpickle
 import torch
 
 from tokenred.analysis.measure.machine import cpu_threads
-from tokenred.analysis.study.cell import FAILED, Cell, EngineError, Outcome, failure, outcome
+from tokenred.analysis.study.cell import Cell, EngineError, Outcome, failure, outcome
+from tokenred.analysis.study.rows import FAILED
 from tokenred.core.provenance import is_installed
 
 Run = Callable[[Sequence[Cell]], Iterator[Outcome]]

@@ -20,8 +20,8 @@ from tokenred.analysis.measure.machine import base_of, name_of
 from tokenred.analysis.measure.timing import resize
 from tokenred.core.errors import ConfigError, DataError, shown
 from tokenred.core.files import exists
-from tokenred.core.values import read
 from tokenred.data import ImageDataset
+from tokenred.data.places import CIFAR10, located
 from tokenred.data.sources import walk
 from tokenred.reduced.model import ReducedViT
 
@@ -29,9 +29,6 @@ from tokenred.reduced.model import ReducedViT
 KEYS = 3
 SETTLED = 2.0
 """Seconds after which a file that changed again would have another time."""
-_CIFAR10 = "cifar10:"
-_NAMED = ("digits", "cifar10", "dense")  # never a file or folder of that name
-_DTYPES = ("float32", "float64", "bfloat16", "float16")
 _AMP = "amp:"
 
 
@@ -99,7 +96,7 @@ class DataRef:
         if not self.arguments:
             return None
         source = str(self.arguments["source"])
-        path = Path(source.removeprefix(_CIFAR10))
+        path = Path(source.removeprefix(CIFAR10))
         if source == "digits":  # which are bundled
             path = _package("data") / "digits.npz"
         if not exists(path):
@@ -167,9 +164,9 @@ def read_data(given: Any, split: str | None, class_map: Any) -> DataRef:
         source = str(told["source"])
         # The names that `open_dataset` gives.
         name = Path(source).expanduser().name or source
-        label = "cifar10" if source.startswith(_CIFAR10) else name
+        label = "cifar10" if source.startswith(CIFAR10) else name
         if source == "cifar10" and (path := os.environ.get("TOKENRED_DATA")):
-            source = f"{_CIFAR10}{path}"
+            source = f"{CIFAR10}{path}"
         return DataRef(label, {**told, "source": located(source)})
     if not isinstance(given, ImageDataset):
         raise ConfigError(
@@ -179,24 +176,11 @@ def read_data(given: Any, split: str | None, class_map: Any) -> DataRef:
     return DataRef(given.name, dataset=given)
 
 
-def located(text: str, folder: Path = Path()) -> str:
-    """A path in a folder as an absolute one, also after ``cifar10:``; names stay as they are."""
-    prefix = _CIFAR10 if text.startswith(_CIFAR10) else ""
-    path = folder / Path(text.removeprefix(prefix)).expanduser()
-    return (
-        text if text in ("", prefix, *_NAMED) or not exists(path) else f"{prefix}{path.resolve()}"
-    )
-
-
 def precision_of(text: str | None) -> tuple[torch.dtype | None, torch.dtype | None]:
     """The type of the weights, and that of mixed precision, from ``"bfloat16"``, ``"amp:…"``."""
     if text is None:
         return None, None
-    text = read(str, text, "dtype")
     name = text.removeprefix(_AMP)
-    if name not in (_DTYPES if name == text else _DTYPES[2:]):
-        choices = [*_DTYPES, *(f"{_AMP}{name}" for name in _DTYPES[2:])]
-        raise ConfigError(f"expected dtype as one of {', '.join(choices)}, got {shown(text)}.")
     found: torch.dtype = getattr(torch, name)
     return (found, None) if name == text else (None, found)
 

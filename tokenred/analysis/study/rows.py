@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import pandas as pd
 
+DENSE = "dense"
+"""The method of a row of the dense model."""
+DONE, FAILED, SKIPPED = "done", "failed", "skipped"
+
 _FIRST = (
     "strategy", "method", "model", "data", "limit", "seed", "dtype", "gmacs", "overhead_gmacs",
     "tokens", "images", "top1", "top5",

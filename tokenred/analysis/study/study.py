@@ -25,12 +25,8 @@ from tokenred.analysis.result import (
     word,
 )
 from tokenred.analysis.study.cell import (
-    DENSE,
-    DONE,
-    FAILED,
     PARTS,
     SETTINGS,
-    SKIPPED,
     Cell,
     EngineError,
     MetricNameError,
@@ -42,7 +38,16 @@ from tokenred.analysis.study.cell import (
 from tokenred.analysis.study.database import StoreError
 from tokenred.analysis.study.plan import Plan
 from tokenred.analysis.study.pool import Engine
-from tokenred.analysis.study.rows import extra_columns, record, tidy, unused_notes
+from tokenred.analysis.study.rows import (
+    DENSE,
+    DONE,
+    FAILED,
+    SKIPPED,
+    extra_columns,
+    record,
+    tidy,
+    unused_notes,
+)
 from tokenred.analysis.study.store import Store
 from tokenred.analysis.study.worker import Runner
 from tokenred.core.errors import InputError, UnknownNameError

@@ -22,7 +22,7 @@ from tokenred.analysis.measure.machine import (
     model_device,
     weights_digest,
 )
-from tokenred.analysis.study.cell import DONE, Cell, Outcome, Setting, failure, outcome, plain
+from tokenred.analysis.study.cell import Cell, Outcome, Setting, failure, outcome, plain
 from tokenred.analysis.study.facts import content_of
 from tokenred.analysis.study.metrics import (
     Context,
@@ -33,6 +33,7 @@ from tokenred.analysis.study.metrics import (
 )
 from tokenred.analysis.study.plan import cost_columns, machine_of
 from tokenred.analysis.study.refs import DataRef, ModelRef, precision_of
+from tokenred.analysis.study.rows import DONE
 from tokenred.attention import pick_engine
 from tokenred.core.errors import CheckpointError, DataError, PartError
 from tokenred.data import SKIPPED_LABEL, ImageDataset, balanced_subset
