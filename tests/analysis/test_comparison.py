@@ -87,6 +87,15 @@ def test_against_a_strategy_at_each_budget(digits: nn.Module, against: str) -> N
     found.plot()
 
 
+def test_a_row_whose_reference_is_left_out_says_so(digits: nn.Module) -> None:
+    found = compare(
+        digits, "digits", ["random"], budget=(0.35, 0.65), against="gtp", limit=40, timing=False,
+        progress=False,
+    )  # fmt: skip
+    assert "gtp@0.35" not in found.frame["strategy"].tolist()
+    assert "No difference for random@0.35, whose reference was left out." in str(found)
+
+
 def test_against_a_strategy_of_one_cost(digits: nn.Module) -> None:
     methods = ["gtp:scorer=MixedAttn,P=4", "topk:keep_rate=0.6"]
     found = compare(

@@ -226,15 +226,14 @@ def compare(
             _row(label, method, found, study.records[0], configs)
             for (label, method), found in zip(entries, study.records, strict=True)
         ]
-        if references:
-            _compare_with(study.store, rows, references, level)
+        alone = _compare_with(study.store, rows, references, level) if references else ()
         import pandas as pd
 
         frame = pd.DataFrame(rows).assign(
             model=name or name_of(base), data="" if dataset is None else dataset.name
         )
         told = [] if dataset is None else [*study.doubts(), *_skipped(study, dataset)]
-    return Comparison(frame, level, (*told, *left_out, *notes, *unused_notes(rows)))
+    return Comparison(frame, level, (*told, *left_out, *alone, *notes, *unused_notes(rows)))
 
 
 def _with_references(
@@ -257,8 +256,12 @@ def _with_references(
 
 def _compare_with(
     store: Store, rows: list[dict[str, Any]], references: Mapping[str, str], level: float
-) -> None:
-    """Replace the differences from dense; a baseline's is from the reference at its share."""
+) -> list[str]:
+    """Replace the differences from dense; a baseline's is from the reference at its share.
+
+    Returns:
+        A line about the rows whose reference was left out, if there are any.
+    """
     keys = {row["strategy"]: row["key"] for row in rows}
     shares = {label.rpartition("@")[2]: label for label in references.values()}
     only = next(iter(shares.values())) if len(shares) == 1 else ""
@@ -269,6 +272,8 @@ def _compare_with(
         other = references.get(row["strategy"], only or shares.get(share, ""))
         if other in keys:
             row |= paired(store, row, keys[other], other, level)
+    alone = [name for name, other in references.items() if name in keys and other not in keys]
+    return [f"No difference for {', '.join(alone)}, whose reference was left out."] if alone else []
 
 
 def _cell(other: Baseline) -> dict[str, Any]:

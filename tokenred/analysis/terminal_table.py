@@ -80,8 +80,10 @@ class WholeTable(Table):
     detail = ""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        for at, columns in enumerate(self._stack(options.max_width)):
+        stack = self._stack(options.max_width)
+        for at, columns in enumerate(stack):
             part = copy(self)
+            part.caption = self.caption if columns is stack[-1] else None
             part.columns = _fitted(columns, options.max_width)
             if at:
                 part.title = None
@@ -152,7 +154,9 @@ def plain_table(title: str, names: Sequence[str], *, left: int = 1, keys: int = 
     text, say what a row is.
     """
     heading = Text(title, style="bold") if title else None
-    table = WholeTable(title=heading, box=None, header_style="bold", pad_edge=False)
+    table = WholeTable(
+        title=heading, box=None, header_style="bold", pad_edge=False, caption_justify="left"
+    )
     table.keys = keys or left
     for at, name in enumerate(names):
         table.add_column(Text(name), justify="left" if at < left else "right", no_wrap=True)

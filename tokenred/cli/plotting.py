@@ -157,7 +157,7 @@ def _read(place: Path, fixed: dict[str, Any], options: dict[str, Any]) -> pd.Dat
     """The frame of a figure, with the columns that the options name."""
     from tokenred.analysis.plots.frames import need, read_frame  # without matplotlib
 
-    frame = read_frame(place)
+    frame = read_frame(place, options.get("level"))
     need(frame, list(fixed), "fixing a value")
     need(frame, [options[name] for name in _COLUMNS if options.get(name)], "this figure")
     return frame

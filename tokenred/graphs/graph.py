@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from tokenred.core.capture import is_eager, is_tracing, replace
-from tokenred.core.errors import ConfigError
+from tokenred.core.errors import ConfigError, shown
 from tokenred.core.tensors import gather_tokens
 
 if TYPE_CHECKING:
@@ -73,6 +73,9 @@ class Graph:
             ConfigError: if the lists do not match the grid, or are no whole numbers.
         """
         nodes = grid[0] * grid[1]
+        for given in (neighbours, edges):
+            if given is not None and not isinstance(given, Tensor):
+                raise ConfigError(f"expected neighbours and edges as tensors, got {shown(given)}.")
         edges = torch.ones_like(neighbours, dtype=torch.bool) if edges is None else edges
         shapes = tuple(neighbours.shape), tuple(edges.shape)
         if shapes[0] != shapes[1] or len(shapes[0]) != 3 or shapes[0][1] != nodes:

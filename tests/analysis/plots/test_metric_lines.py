@@ -66,11 +66,13 @@ def test_a_reference_among_the_cells_has_no_bar_and_the_others_keep_theirs(
     assert ends == [pytest.approx([68.5, 70.5]), pytest.approx([70.5, 72.5])]
     assert [text.get_text() for text in figure.axes[0].texts] == ["GTP-ViT, M=1"]
     figure = scorer_comparison(cells.assign(scorer=cells["alpha"].map(str)), fixed={"P": 3})
-    (bars,) = figure.axes[0].collections
-    assert len([bar for bar in bars.get_segments() if len(bar)]) == 2
+    drawn = [bar for bars in figure.axes[0].collections for bar in bars.get_segments() if len(bar)]
+    assert len(drawn) == 2
 
 
-def test_refused(grid: pd.DataFrame) -> None:
+def test_refused(grid: pd.DataFrame, with_reference: pd.DataFrame) -> None:
+    with pytest.raises(InputError, match=r"paired intervals in the frame, 0\.95, got 0\.9"):
+        metric_lines(with_reference, "alpha", fixed={"P": 3, "M": 4}, level=0.9)
     with pytest.raises(ConfigError, match="different columns, got alpha, alpha"):
         metric_lines(grid, "alpha", hue="alpha")
     with pytest.raises(InputError, match="needs the column scorer"):
@@ -90,8 +92,10 @@ def test_scorers_best_first(with_dense: pd.DataFrame) -> None:
     figure = scorer_comparison(study, fixed={"P": 3})
     (axes,) = figure.axes
     assert [t.get_text() for t in axes.get_yticklabels()] == ["Random", "MixedAttn", "DiagAttn"]
-    (points,) = (line for line in axes.lines if line.get_marker() == "o")
-    assert points.get_xdata().tolist() == pytest.approx([67.0, 69.0, 70.0])
+    points = [line for line in axes.lines if line.get_marker() not in ("None", "", "|")]
+    assert [line.get_xdata().item() for line in points] == pytest.approx([67.0, 69.0, 70.0])
+    looks = [(line.get_color(), line.get_marker()) for line in points]
+    assert len(set(looks)) == 3  # as in the figure with several budgets
     assert "P=3" in figure.get_supxlabel()
     assert [t.get_text() for t in axes.texts] == ["dense"]
 

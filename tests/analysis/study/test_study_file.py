@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 import tokenred as tr
-from tokenred.analysis.study.grid import Grid, read_study
+from tokenred.analysis.study.grid import Grid
+from tokenred.analysis.study.study_file import StudyFile, read_study
 from tokenred.core.errors import ConfigError, UnknownNameError
+from tokenred.core.values import parameters_of
 
 TEXT = """
 [study]
@@ -34,6 +36,10 @@ fuser.alpha = 0.5
 """
 
 
+def read(path: Path) -> StudyFile:
+    return read_study(path, parameters_of(Grid))
+
+
 def written(folder: Path, text: str = TEXT) -> Path:
     path = folder / "my study.toml"
     path.write_text(text)
@@ -45,7 +51,7 @@ def test_reads_grid_and_run(tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
     (tmp_path / "digits").mkdir()  # not what is meant
     tr.strategy("gtp", P=3).to_toml(tmp_path / "mine.toml")
-    found = read_study(written(tmp_path))
+    found = read(written(tmp_path))
     images = str(tmp_path / "images")
     assert found.run == {"engine": "processes", "workers": 2}
     assert found.store == tmp_path / "runs" / "a.db"
@@ -73,21 +79,21 @@ def test_reads_grid_and_run(tmp_path: Path) -> None:
 )
 def test_refused(tmp_path: Path, text: str, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        read_study(written(tmp_path, text))
+        read(written(tmp_path, text))
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot read the study file"):
-        read_study(tmp_path / "none.toml")
+        read(tmp_path / "none.toml")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="not valid TOML"):
-        read_study(tmp_path / "binary.toml")
+        read(tmp_path / "binary.toml")
 
 
 def test_the_study_file_of_the_documentation(tmp_path: Path) -> None:
     page = (Path(__file__).parents[3] / "docs" / "studies.md").read_text(encoding="utf-8")
     (text,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
-    found = read_study(written(tmp_path, text))
+    found = read(written(tmp_path, text))
     frame = Grid(**found.grid).dry_run()
     assert len(frame) == 25
     assert (frame["status"] == "to do").all()

@@ -14,6 +14,8 @@ from tokenred.core.files import read_toml
 
 Fixed = Mapping[str, Any] | None
 
+DEFAULT_LEVEL = 0.95
+"""Of intervals."""
 _NEAR = 0.75  # of many columns, some resemble any word: scorer, cores
 
 _TABLE = read_toml(Path(__file__).with_name("columns.toml"))
@@ -27,12 +29,13 @@ _COLUMNS: dict[str, dict[str, str]] = {**_TABLE["axes"], **FIGURES}
 _BOUNDS = [name for figure in FIGURES.values() for name in figure.get("bounds", ())]
 
 
-def read_frame(source: Any) -> pd.DataFrame:
+def read_frame(source: Any, level: float | None = None) -> pd.DataFrame:
     """Read a frame from any source that has one.
 
     Args:
         source: a pandas frame; a `Comparison`, a study, its store, or anything else with a
             ``frame``; or the path of a CSV or a store.
+        level: of the paired intervals that a store is asked for; None for 0.95.
 
     Raises:
         DataError: if the file is missing or neither.
@@ -43,7 +46,7 @@ def read_frame(source: Any) -> pd.DataFrame:
         path = Path(source).expanduser()
         source = Store(path, readonly=True) if is_store(path) else _read_csv(path)
     if isinstance(source, Store):
-        frame = paired_frame(source)[0]
+        frame = paired_frame(source, level or DEFAULT_LEVEL)[0]
     elif isinstance(source, Result):
         frame = source.with_references
     else:

@@ -18,7 +18,7 @@ def heat_map(
     metric: str = "top1",
     *,
     fixed: Fixed = None,
-    level: PartOf = 0.95,
+    level: PartOf | None = None,
     title: str | None = None,
     width: Positive = 3.5,
     height: Positive | None = None,
@@ -34,7 +34,7 @@ def heat_map(
         x, y: two columns, such as ``"alpha"`` and ``"M"``.
         metric: a column with numbers.
         fixed: a mapping from columns to the value that each must have.
-        level: nominal coverage of the intervals.
+        level: nominal coverage of the intervals, see `gather`.
         title: title of the figure; None for model and data, "" for none.
         width: in inches.
         height: in inches; None for one that fits the rows and the names along the axes.

@@ -17,7 +17,6 @@ from tokenred.analysis.plots.canvas import (
     draw_rows,
     draw_series,
     new_figure,
-    palette,
 )
 from tokenred.analysis.plots.frames import (
     Fixed,
@@ -51,7 +50,7 @@ def metric_lines(
     *,
     hue: str | None = None,
     fixed: Fixed = None,
-    level: PartOf = 0.95,
+    level: PartOf | None = None,
     title: str | None = None,
     width: Positive = 3.5,
     height: Positive | None = None,
@@ -69,7 +68,7 @@ def metric_lines(
         metric: a column with numbers.
         hue: the column that distinguishes lines; None for one line.
         fixed: a mapping from columns to the value that each must have.
-        level: nominal coverage of the intervals.
+        level: nominal coverage of the intervals, see `gather`.
         title: title of the figure; None for model and data, "" for none.
         width: in inches.
         height: in inches; None for one that fits. The legend, above the axes, adds to it.
@@ -78,7 +77,7 @@ def metric_lines(
         InputError: for missing columns or values, or rows that cannot be averaged.
         ConfigError: for one column in two roles, or a level out of range.
     """
-    frame = read_frame(frame)
+    frame = read_frame(frame, level)
     points = gather(frame, [x] if hue is None else [x, hue], metric, fixed=fixed, level=level)
     own, names = points.frame, [None]
     if hue:
@@ -169,7 +168,7 @@ def scorer_comparison(
     metric: str = "top1",
     *,
     fixed: Fixed = None,
-    level: PartOf = 0.95,
+    level: PartOf | None = None,
     title: str | None = None,
     width: Positive = 3.5,
     height: Positive | None = None,
@@ -183,7 +182,7 @@ def scorer_comparison(
         x: the axis of budgets; None for the first of P, r, keep_rate and schedule that varies.
         metric: a column with numbers.
         fixed: a mapping from columns to the value that each must have.
-        level: nominal coverage of the intervals.
+        level: nominal coverage of the intervals, see `gather`.
         title: title of the figure; None for model and data, "" for none.
         width: in inches.
         height: in inches; None for one that fits.
@@ -191,7 +190,7 @@ def scorer_comparison(
     Raises:
         InputError, ConfigError: as `metric_lines`.
     """
-    data = read_frame(frame)
+    data = read_frame(frame, level)
     need(data, ["scorer", metric], "a comparison of scorers, as of `ablate --axis scorer=A,B`,")
     if x is None:
         varied = choose(data, fixed).dropna(subset=["scorer"])
@@ -206,8 +205,9 @@ def scorer_comparison(
     ends = [own["value"] - own["low"], own["high"] - own["value"]]
     with new_figure(width, height, 0.9 + 0.2 * len(own)) as (figure, axes):
         draw_references(axes, reference_values(data, metric, fixed, costs=True), across=False)
-        looks = [(palette(1)[0], "o")] * len(own)
-        draw_rows(axes, list(map(str, own["scorer"])), own["value"], ends, looks)
+        names = own["scorer"].tolist()
+        looks = _looks(data, "scorer", names)
+        draw_rows(axes, list(map(str, names)), own["value"], ends, [looks[n] for n in names])
         axes.set(xlabel=points.label, title=points.about if title is None else title)
         add_note(figure, points.note())
     return figure

@@ -16,6 +16,8 @@ from tokenred.core.errors import ConfigError, InputError
 from tokenred.core.values import PartOf, read
 
 # An average over different values of these would be meaningless.
+# What a reference is; it may differ from what is fixed for the others.
+_NAMES = ("method", "strategy", "base")
 _IDENTITY = ("model", "data", "weights", "method", "dtype", "precision")
 BUDGETS = ("budget", "P", "r", "keep_rate", "schedule")
 SHARES = ("top1", "top5")
@@ -71,7 +73,7 @@ class Points:
 
 def gather(
     source: Any, by: Sequence[str], metric: str = "top1", *, fixed: Fixed = None,
-    level: PartOf = 0.95,
+    level: PartOf | None = None,
 ) -> Points:  # fmt: skip
     """One point for each combination of values of some columns.
 
@@ -88,18 +90,20 @@ def gather(
         by: the columns; rows with a missing value in one of them are ignored.
         metric: the column with the values.
         fixed: a mapping from columns to the value that each must have.
-        level: nominal coverage of the intervals; paired ones have the level of the comparison.
+        level: nominal coverage of the intervals; None for 0.95, or that of the paired intervals in
+            the frame. Only a store can give those another level.
 
     Raises:
-        InputError: if columns or values are missing, no row is finished, or rows have several
-            models, data sets or methods that are neither requested nor fixed.
+        InputError: if columns or values are missing, no row is finished, rows have several
+            models, data sets or methods that are neither requested nor fixed, or the paired
+            intervals have another level.
         ConfigError: for one column in two roles, or a level out of range.
     """
-    read(PartOf, level, "level")
+    read(PartOf | None, level, "level")
     by = list(by)
     if len(set(columns := [*by, metric])) < len(columns):
         raise ConfigError(f"expected different columns, got {', '.join(columns)}; choose others.")
-    frame = read_frame(source)
+    frame = read_frame(source, level)
     need(frame, columns, "this figure")
     frame = frames.choose(frame[~frames.no_cells(frame)], fixed).dropna(subset=by)
     for name in (*by, *axes_of(frame)):
@@ -128,6 +132,9 @@ def gather(
             f"fix {averaged[0]} at one value."
         )
     kind = _kind_of_interval(done, whole, metric)
+    if kind == "paired" and level is not None:
+        _refuse_other_level(done, level)
+    level = level or frames.DEFAULT_LEVEL
     words = {
         "seeds": f"{level:.0%} intervals over seeds",
         "paired": paired_words(done),
@@ -175,20 +182,22 @@ def reference_values(
 
 def references_of(frame: pd.DataFrame, fixed: Fixed = None) -> pd.DataFrame:
     """The rows of references other than the dense model, where they are not fixed otherwise."""
-    return _that_have(frame[frames.are_references(frame) & (frame["method"] != "dense")], fixed)
+    others = frame[frames.are_references(frame) & (frame["method"] != "dense")]
+    return _that_have(others, fixed, besides=_NAMES)
 
 
 def choose_beside_references(frame: pd.DataFrame, fixed: Fixed) -> pd.DataFrame:
     """As `choose`, and the references, the dense model too, where they are not fixed otherwise."""
     others = frames.are_references(frame) | (frame["method"] == "dense")
     chosen = frames.choose(frame[~others], fixed).index
-    return frame[frame.index.isin(chosen.union(_that_have(frame[others], fixed).index))]
+    beside = _that_have(frame[others], fixed, besides=_NAMES).index
+    return frame[frame.index.isin(chosen.union(beside))]
 
 
-def _that_have(frame: pd.DataFrame, fixed: Fixed) -> pd.DataFrame:
-    """The rows in which columns have a value, or none."""
+def _that_have(frame: pd.DataFrame, fixed: Fixed, *, besides: Sequence[str] = ()) -> pd.DataFrame:
+    """The rows in which columns, besides some, have a value, or none."""
     for name, value in (fixed or {}).items():
-        if name in frame:
+        if name in frame and name not in besides:
             frame = frame[frame[name].isna() | frames.are_equal(frame[name], value)]
     return frame
 
@@ -235,12 +244,22 @@ def wilson(percent: float, images: float, level: float = 0.95) -> tuple[float, f
 
 def _refuse_mixtures(frame: pd.DataFrame, by: Sequence[str]) -> None:
     for name in _IDENTITY:
-        if name in frame and name not in by and _several(frame[name]):
+        told = name in by or (name == "method" and "base" in by)
+        if name in frame and not told and _several(frame[name]):
             there = ", ".join(dict.fromkeys(show_value(v) for v in frame[name]))
             raise InputError(
                 f"the rows have several values of {name} ({there}), and an average over them "
                 f"would be meaningless. Fix one, such as {name}={show_value(frame[name].iloc[0])}."
             )
+
+
+def _refuse_other_level(frame: pd.DataFrame, level: float) -> None:
+    levels = set(frame["difference_level"].dropna()) if "difference_level" in frame else set()
+    if levels - {level}:
+        raise InputError(
+            f"expected the level of the paired intervals in the frame, {min(levels):g}, got "
+            f"{level:g}; leave it out, or pass the store of the study, which can give others."
+        )
 
 
 def _kind_of_interval(frame: pd.DataFrame, groups: list[Any], metric: str) -> str:

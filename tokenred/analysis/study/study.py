@@ -210,7 +210,10 @@ class Study(Result):
                 mark = "reference" if own and other not in ("base", DENSE) else other
                 first[at] = {**row, names[0]: f"{own} ({mark})".strip()}
         rest = [row for row in done if row["key"] not in self._names]
-        return table_of(columns, [*first, *rest[:most]], left=len(names), dim=len(first))
+        found = table_of(columns, [*first, *rest[:most]], left=len(names), dim=len(first))
+        if hidden := len(rest[most:]) if most is not None else 0:
+            found.caption = f"… and {count(hidden, 'more cell')}"
+        return found
 
     def footnotes(self) -> list[str]:
         """The number of cells, which of them failed, and what produced the rows."""
@@ -231,7 +234,12 @@ class Study(Result):
                 f"{first['timm']}."
             )
             if "top1" in first and set(self.axes).difference(SETTINGS):
-                best = {r["key"]: r["strategy"] for r in done if r.get("top1") == first["top1"]}
+                varied = [name for name in self.axes if name in SETTINGS]
+                best = {
+                    r["key"]: ", ".join([r["strategy"], *(f"{n} {word(r, n)}" for n in varied)])
+                    for r in done
+                    if r.get("top1") == first["top1"]
+                }
                 told = list(best.values())[:_MOST_NAMED]
                 more = "; …" * (len(best) > len(told))
                 tie = f"{len(best)} cells tie: " * (len(best) > 1)
