@@ -137,7 +137,7 @@ def test_toml(page: str) -> None:
 @pytest.mark.parametrize("page", with_some(commands))
 def test_commands(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # The reader has the files.
-    monkeypatch.setattr("tokenred.cli.options.exists", lambda _: True)
+    monkeypatch.setattr("tokenred.cli.absent.exists", lambda _: True)
     for line in commands(page):
         check(shlex.split(line, comments=True), line)
 

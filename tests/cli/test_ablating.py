@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from safetensors.torch import save_file
 
 from tests.cli.conftest import Run
 from tokenred.analysis import Store
@@ -46,6 +47,23 @@ def test_random_weights_of_models_on_an_axis(run: Run) -> None:
     with Store("tokenred-out/ablation.db", readonly=True) as found:
         (digest,) = {row["weights"] for row in found.rows()}
     assert digest != weights_digest(load_model("digits"))
+
+
+def test_weights_of_ones_own(run: Run) -> None:
+    other = load_model("digits", pretrained=False)
+    save_file(other.state_dict(), "mine.safetensors")
+    words = (*FEW, "-a", "P=4", "--model", "digits", "--checkpoint", "mine.safetensors")
+    result = run(*words, "--store", "a.db")
+    assert result.exit_code == 0, result.output
+    with Store("a.db", readonly=True) as found:
+        assert {row["weights"] for row in found.rows()} == {weights_digest(other)}
+    assert "expected --model with --checkpoint" in run(*words, "--random-weights").refusal
+
+
+def test_heights_and_widths_on_an_axis(run: Run) -> None:
+    result = run("ablate", "-a", "P=4", "-a", "image_size=32x64,none", "-m", "speed", "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "2 cells" in result.stdout
 
 
 def test_a_study_file_and_options_before_it(run: Run, tmp_path: Path) -> None:

@@ -2,21 +2,17 @@
 
 import re
 import sys
-from contextlib import nullcontext
 from dataclasses import fields, is_dataclass
 from inspect import Parameter, signature
 from typing import Any
 
 import pytest
-import timm
 
 from tokenred.analysis.study import engines, metrics
 from tokenred.analysis.study.cell import OUTSIDE
-from tokenred.cli import absent
-from tokenred.cli.absent import refuse_devices
 from tokenred.cli.options import ModelOptions
 from tokenred.cli.refusing import ENGINES, read_axes, refuse_unknown
-from tokenred.core.errors import ConfigError, TokenredError, UnknownNameError
+from tokenred.core.errors import TokenredError, UnknownNameError
 from tokenred.core.registry import KINDS
 from tokenred.strategies.specs import write_value
 from tokenred.strategies.strategy import FIELDS, Strategy
@@ -90,32 +86,6 @@ def test_values_are_refused_without_pytorch(
     monkeypatch.delitem(sys.modules, "timm")  # as at the start of a command
     with pytest.raises(TokenredError, match=re.escape(told)):
         refuse_unknown(given)
-
-
-def test_all_models_of_timm_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = sorted({*timm.models._registry._model_entrypoints, "digits", "DIGITS", "cifar10_vit"})
-    assert len(names) > 1000
-    monkeypatch.delitem(sys.modules, "timm")
-    refuse_unknown({"model": (*names, "vit_tiny_patch16_224.augreg_in21k", "hf-hub:some/model")})
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="drivers are looked for on Linux")
-@pytest.mark.parametrize("driver", [True, False])
-def test_a_gpu_needs_a_driver(driver: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(name: str) -> None:
-        if not driver:
-            raise OSError(name)
-
-    asked = list[str]()
-    monkeypatch.setattr(absent.ctypes, "CDLL", load)
-    monkeypatch.setattr(absent.Path, "exists", lambda _: False)
-    monkeypatch.setattr("tokenred.core.tensors.check_device", asked.append)
-    with nullcontext() if driver else pytest.raises(ConfigError, match="a device of this machine"):
-        refuse_devices({"device": "cuda:1"}, ())
-    assert asked == ["cuda:1"] * driver
-    with pytest.raises(ConfigError, match="'mps'"):
-        refuse_devices({"devices": ("cpu", "mps")}, ())
-    refuse_devices({"device": "cuda", "engine": "ray"}, ())
 
 
 def test_a_cell_that_may_be_skipped_is_not_refused() -> None:

@@ -55,14 +55,14 @@ def test_without_a_network_the_message_comes_at_once(
         return VisionTransformer(**CONFIG)
 
     monkeypatch.setattr("socket.create_connection", refuse)
-    monkeypatch.setattr("tokenred.core.hub.getproxies", dict)
+    monkeypatch.setattr("tokenred.data.places.getproxies", dict)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(timm, "create_model", create)
     with pytest.raises(CheckpointError, match=r"cannot be reached\. .*pretrained=False"):
         load_model(name)
     load_model(name, pretrained=False)
-    monkeypatch.setattr("tokenred.core.hub.getproxies", lambda: {"https": "proxy:1"})
+    monkeypatch.setattr("tokenred.data.places.getproxies", lambda: {"https": "proxy:1"})
     load_model(name)  # who knows what a proxy reaches
     assert len(asked) == 1
 

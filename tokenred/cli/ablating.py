@@ -29,15 +29,25 @@ from tokenred.cli.options import (
 from tokenred.cli.refusing import axes_of, read_axes, refuse_unknown
 from tokenred.core.errors import ConfigError, UnknownNameError
 from tokenred.core.files import check_output
-from tokenred.core.hub import no_weights
 from tokenred.core.values import SETTING_TYPES, Size, parameters_of
-from tokenred.data.places import check_fits
+from tokenred.data.places import check_fits, no_weights
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _GRID = "tokenred.analysis:Grid"
 _STORE = Path("tokenred-out/ablation.db")
+_ABOUT = {
+    "metrics": "accuracy, speed, memory, split or one of your own; repeatable. GMACs and tokens "
+    "are always included.",
+    "engine": "serial, processes or ray.",
+    "data": "'digits' (bundled; the default with its model), 'cifar10[:PATH]', an image folder, a "
+    "zip or a tar.",
+    "model": "'digits' or 'cifar10_vit' (bundled), a timm name, or a .safetensors file.",
+    "base": "what each cell starts from: NAME[:KEY=VALUE,…][@SHARE], a .toml file, or dense.",
+    "reference": "the model that timings are compared with, and that --against dense refers to; by "
+    "default each cell's own dense model.",
+}
 _OF_ACCURACY = (
     "top1", "top5", "images", "unreadable", "difference", "difference_low", "difference_high",
     "p_value",
@@ -45,7 +55,7 @@ _OF_ACCURACY = (
 
 
 @options_of(_GRID, f"{_GRID}.run", leave_out="self axes cells where class_map",
-            metrics="--metric -m", budget="--budget -b")  # fmt: skip
+            metrics="--metric -m", budget="--budget -b", about=_ABOUT)  # fmt: skip
 def ablate_command(
     study: Path | None = None,
     /,

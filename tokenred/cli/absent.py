@@ -13,10 +13,9 @@ from typing import Any
 
 from tokenred.cli.declared import models_of
 from tokenred.core.errors import DataError, UnknownNameError, did_you_mean, no_device
-from tokenred.core.files import SAFE_SUFFIX, exists, names_file, unreadable
-from tokenred.core.hub import HUB, no_weights, unreachable
+from tokenred.core.files import SAFE_SUFFIX, exists
 from tokenred.core.plugins import has_plugins
-from tokenred.data.places import DATA_OF
+from tokenred.data.places import DATA_OF, HUB, names_file, no_weights, unreachable, unreadable
 
 # Kinds without a package in PyTorch, whose drivers come from elsewhere.
 _DEVICES = ("cpu", "cuda", "mps", "xpu", "mtia", "hpu", "ipu", "maia", "xla", "meta")

@@ -92,7 +92,9 @@ ClassMap = Annotated[
 ]
 
 
-def options_of(*places: str, leave_out: str = "", **names: str) -> Callable[[F], F]:
+def options_of(
+    *places: str, leave_out: str = "", about: Mapping[str, str] | None = None, **names: str
+) -> Callable[[F], F]:
     """Give a command, as options, the parameters of the functions that it calls.
 
     Those that the user gave arrive in the command's ``**options``, checked against the functions'
@@ -103,6 +105,7 @@ def options_of(*places: str, leave_out: str = "", **names: str) -> Callable[[F],
     Args:
         places: of functions, as for `declared`; they describe their parameters under ``Args:``.
         leave_out: parameters that are not options, separated by spaces.
+        about: descriptions in place of the functions' own, where those speak of Python.
         names: options with other names, as in ``strategies="--strategy -s"``.
     """
 
@@ -113,16 +116,16 @@ def options_of(*places: str, leave_out: str = "", **names: str) -> Callable[[F],
         taken = {*leave_out.split(), *options}
         taken |= {field.name for p in groups.values() for field in fields(p.annotation)}
         for function in map(declared, places):
-            described = _described(function)
+            described = _described(function) | dict(about or {})
             parameters = inspect.signature(function).parameters
             for name, annotation in parameters_of(function).items():
                 readable = _readable(annotation, parameters[name].default)
                 if name not in taken and readable is not None:
                     called = names.get(name, f"--{name.replace('_', '-')}").split()
                     valid = partial(_refuse_invalid, annotation, called[0])
-                    about = Parameter(name=called, help=described.get(name), validator=valid)
+                    told = Parameter(name=called, help=described.get(name), validator=valid)
                     options[name] = parameters[name].replace(
-                        kind=inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[readable, about]
+                        kind=inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[readable, told]
                     )
         options = {n: p if n in groups else _with_default(p) for n, p in options.items()}
         signature = inspect.Signature(sorted(options.values(), key=lambda option: option.kind))

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tokenred.core.errors import CheckpointError, ConfigError, DataError, OutputExistsError, shown
-from tokenred.core.hub import HUB
+from tokenred.core.errors import ConfigError, DataError, OutputExistsError, shown
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,23 +22,6 @@ PICTURES = (".png", ".pdf", ".svg")
 SAFE_SUFFIX = ".safetensors"
 PICKLE_SUFFIXES = (".pth", ".pt", ".tar", ".bin")
 """The files that weights can be read from."""
-
-
-def names_file(model: str) -> bool:
-    """Whether the name of a model is the path of a file."""
-    if model.startswith(HUB):
-        return False
-    separators = [sep for sep in (os.sep, os.altsep) if sep]
-    ends = model.endswith((SAFE_SUFFIX, *PICKLE_SUFFIXES))
-    return ends or any(sep in model for sep in separators)
-
-
-def unreadable(path: Path, kind: str, error: Exception) -> CheckpointError:
-    """The error for a file of weights that cannot be read as what it should be."""
-    return CheckpointError(
-        f"cannot read {path} as a {kind} ({type(error).__name__}: {error}); copy or convert it "
-        "again."
-    )
 
 
 def exists(path: str | Path) -> bool:

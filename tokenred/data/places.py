@@ -1,12 +1,15 @@
-"""Where data is: known names and paths, checked without opening anything."""
+"""Where data and weights are: known names, paths and hosts, checked without PyTorch."""
 
 import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
-from tokenred.core.errors import ConfigError, DataError, did_you_mean, shown
-from tokenred.core.files import exists
+from tokenred.core.errors import CheckpointError, ConfigError, DataError, did_you_mean, shown
+from tokenred.core.files import PICKLE_SUFFIXES, SAFE_SUFFIX, exists
 
 BUNDLED = {"digits": "digits", "cifar10": "cifar10_vit"}
 """The bundled models, by the data that they were trained for."""
@@ -26,6 +29,10 @@ HOW = (
     "pass cifar10:PATH with an image folder, zip or tar of it (SPLIT/CLASS/IMAGE), or set "
     f"{VARIABLE} to the folder that holds cifar10-test.zip and cifar10-train.zip"
 )
+HUB = ("hf-hub:", "hf_hub:", "local-dir:")
+"""How names of models begin that timm looks up elsewhere."""
+
+_PATIENCE = 5.0  # seconds for a host to answer
 
 
 def check_there(source: str | os.PathLike[str]) -> str:
@@ -88,3 +95,42 @@ def located(text: str, folder: Path = Path()) -> str:
     if text in ("", prefix, *NAMED, "dense") or not exists(path):
         return text
     return f"{prefix}{path.resolve()}"
+
+
+def names_file(model: str) -> bool:
+    """Whether the name of a model is the path of a file."""
+    if model.startswith(HUB):
+        return False
+    separators = [sep for sep in (os.sep, os.altsep) if sep]
+    ends = model.endswith((SAFE_SUFFIX, *PICKLE_SUFFIXES))
+    return ends or any(sep in model for sep in separators)
+
+
+def unreadable(path: Path, kind: str, error: Exception) -> CheckpointError:
+    """The error for a file of weights that cannot be read as what it should be."""
+    return CheckpointError(
+        f"cannot read {path} as a {kind} ({type(error).__name__}: {error}); copy or convert it "
+        "again."
+    )
+
+
+def unreachable(url: str) -> str:
+    """The host of a URL if it cannot be reached; empty if it can, or a proxy may reach it."""
+    if getproxies():
+        return ""
+    place = urlsplit(url)
+    try:
+        port = place.port or (80 if place.scheme == "http" else 443)
+        socket.create_connection((str(place.hostname), port), timeout=_PATIENCE).close()
+    except OSError:
+        return str(place.hostname)
+    return ""
+
+
+def no_weights(name: str, why: str) -> CheckpointError:
+    """The error for a model whose published weights cannot be fetched."""
+    return CheckpointError(
+        f"expected the published weights of {name!r}, got none: {why.rstrip('.')}. Without a "
+        "network, pass checkpoint=FILE with a downloaded file, or pretrained=False for random "
+        "weights; 'digits' needs no download."
+    )

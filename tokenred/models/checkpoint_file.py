@@ -17,7 +17,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from tokenred.core.errors import CheckpointError, CheckpointWarning
-from tokenred.core.files import PICKLE_SUFFIXES, SAFE_SUFFIX, check_output, unreadable, write_whole
+from tokenred.core.files import PICKLE_SUFFIXES, SAFE_SUFFIX, check_output, write_whole
+from tokenred.data.places import unreadable
 
 _HOW = "save model.state_dict(), plain or as {'model': ...} or {'state_dict': ...}."
 _AVERAGED = ("state_dict_ema", "model_ema")

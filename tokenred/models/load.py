@@ -13,9 +13,8 @@ from timm.models import get_pretrained_cfg
 from torch import nn
 
 from tokenred.core.errors import CheckpointError, ConfigError, UnknownNameError
-from tokenred.core.files import names_file
-from tokenred.core.hub import HUB, no_weights, unreachable
 from tokenred.core.values import Count, checked
+from tokenred.data.places import HUB, names_file, no_weights, unreachable
 from tokenred.data.transforms import Mean, Std
 from tokenred.models.checkpoint_file import load_strictly, read_checkpoint
 from tokenred.models.embedded import EMBEDDED_MODELS, embedded_model
