@@ -99,7 +99,7 @@ def test_the_split_asked_for_is_taken(
     ("paths", "split", "message"),
     [
         (["val/cat/0.png", "test/cat/0.png"], "train", "'train' in .*, found the splits val, test"),
-        (["cat/0.png", "dog/0.png"], "test", "leave split out"),
+        (["cat/0.png", "dog/0.png"], "test", "leave the split out"),
         (["cat/0.png", "1.png"], None, r"'1\.png' outside \(1 in all\)"),
     ],
 )

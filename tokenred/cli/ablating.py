@@ -11,8 +11,8 @@ from rich.text import Text
 
 from tokenred.analysis.result import count, number
 from tokenred.analysis.terminal_table import plain_table
-from tokenred.cli.absent import refuse_missing, unreachable_host
-from tokenred.cli.console import claim, say
+from tokenred.cli.absent import refuse_devices, refuse_missing, unreachable_host
+from tokenred.cli.console import claim, make_folder, say
 from tokenred.cli.declared import declared
 from tokenred.cli.options import (
     OUTPUT,
@@ -26,11 +26,11 @@ from tokenred.cli.options import (
     read_size,
     valid,
 )
-from tokenred.cli.refusing import axes_of, read_axes, refuse_unknown
+from tokenred.cli.refusing import axes_of, read_axes, refuse_budgets, refuse_unknown
 from tokenred.core.errors import ConfigError, UnknownNameError
 from tokenred.core.files import check_output
 from tokenred.core.values import SETTING_TYPES, Size, parameters_of
-from tokenred.data.places import check_fits, no_weights
+from tokenred.data.places import check_fits, check_there, no_weights
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,8 +122,10 @@ def ablate_command(
     _fill_in(asked, random_weights, checkpoint)
     if study is not None:
         refuse_unknown(asked | ran)
+        refuse_devices(asked | ran, axes_of(asked).get("device", ()))
     for source in _listed(axes_of(asked).get("data", asked.get("data"))):
         if isinstance(source, str):
+            check_there(source)
             check_fits(source, asked.get("split"), asked.get("class_map"))
     if output is not None and not dry_run:
         claim(check_output(output, (".csv",), overwrite=overwrite))
@@ -137,7 +139,7 @@ def ablate_command(
         _list(grid.dry_run(place, **given_to(f"{_GRID}.dry_run", ran)), rows)
         return 0
     if place == _STORE:
-        place.parent.mkdir(exist_ok=True)
+        make_folder(place.parent)
     found = grid.run(place, **ran)
     written = [] if output is None else [found.to_csv(output, overwrite=overwrite)]
     say(found.table(sort, rows), "", *found.footnotes(), written=written)
@@ -183,6 +185,9 @@ def _fill_in(asked: dict[str, Any], random_weights: bool, checkpoint: Path | Non
             "expected axes that change the base, or another reference than 'base': each cell would "
             "be compared with itself. Pass a strategy as --against."
         )
+    base = asked.get("base")
+    if asked.get("budget") is not None and isinstance(base, str):
+        refuse_budgets([base], "and so does --budget; leave one of them out")
     asked["against"] = None if against == "none" else against
 
 

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from tokenred.cli.declared import models_of
-from tokenred.core.errors import DataError, UnknownNameError, did_you_mean, no_device
+from tokenred.core.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    UnknownNameError,
+    did_you_mean,
+    no_device,
+)
 from tokenred.core.files import SAFE_SUFFIX, exists
 from tokenred.core.plugins import has_plugins
 from tokenred.data.places import DATA_OF, HUB, names_file, no_weights, unreachable, unreadable
@@ -35,12 +42,25 @@ def refuse_models(given: Mapping[str, Any], axis: Iterable[Any]) -> None:
         given: the options of a command.
         axis: the models on its axes.
     """
-    chosen = given.get("model") or ()
-    chosen = getattr(chosen, "model", chosen)  # of a group of options
+    chosen: Any = given.get("model") or ()
+    if hasattr(chosen, "checkpoint"):  # a group of options
+        if chosen.use_ema is not None and chosen.checkpoint is None:
+            raise ConfigError("expected --checkpoint with --use-ema, got none.")
+        if chosen.random_weights and chosen.checkpoint is not None:
+            raise ConfigError("--random-weights and --checkpoint exclude each other; leave one of them out.")
+        chosen = chosen.model
     several = chosen if isinstance(chosen, tuple) else (chosen,)
-    for name in (*several, *axis, given.get("smaller"), given.get("reference")):
+    for name in (*several, *axis):
         if isinstance(name, str):
             _refuse_model(name)
+    for option in ("smaller", "reference"):
+        if isinstance(name := given.get(option), str):
+            _refuse_model(name)
+            if host := unreachable_host(name):
+                raise CheckpointError(
+                    f"--{option}: expected the published weights of {name!r}, got none: {host} "
+                    "cannot be reached. Pass a .safetensors file or a bundled model."
+                )
 
 
 def refuse_weights(_: Any, given: Path | None) -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -85,11 +85,20 @@ def claim_folder(
             f"expected --output as a folder for {' and '.join(names)}, got the file name {folder}."
         )
     replace, resumable = overwrite or bool(resume), resume is not None
-    new = not folder.exists()
-    paths = prepare_folder(folder, names, overwrite=replace, resumable=resumable)
-    if new:
-        claims.callback(_remove_empty, folder)
+    paths = make_folder(folder, names, overwrite=replace, resumable=resumable)
     claim(folder)
+    return paths
+
+
+def make_folder(
+    folder: Path, names: Sequence[str] = (), *, overwrite: bool = True, resumable: bool = False
+) -> tuple[Path, ...]:
+    """As `prepare_folder`; what it makes and the command leaves empty is removed in the end."""
+    place = folder.expanduser()
+    new = [each for each in (place, *place.parents) if not each.exists()]
+    paths = prepare_folder(place, tuple(names), overwrite=overwrite, resumable=resumable)
+    for each in reversed(new):  # called in reverse
+        claims.callback(_remove_empty, each)
     return paths
 
 

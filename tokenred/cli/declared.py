@@ -44,10 +44,30 @@ class _Unknown(type):
 
 
 class _Names(dict[str, Any]):
-    """What annotations and defaults are made of."""
+    """What the annotations and defaults of a module are made of."""
+
+    def __init__(self, module: str) -> None:
+        super().__init__(_KNOWN)
+        self.module = module
 
     def __missing__(self, name: str) -> Any:
+        self[name] = _meaning(self.module, name)
+        return self[name]
+
+
+def _meaning(module: str, name: str) -> Any:
+    """What a name of a module means: of aliases and plain functions, what they are."""
+    try:
+        home, node = _defined(module, name)
+    except (LookupError, StopIteration):  # not one of ours
         return _Unknown(name, (), {})
+    names = _Names(home)
+    if isinstance(node, ast.Assign):
+        return eval(compile(ast.Expression(node.value), home, "eval", dont_inherit=True), names)
+    if isinstance(node, ast.FunctionDef) and not node.decorator_list:
+        exec(compile(ast.Module([node], []), home, "exec", dont_inherit=True), names)
+        return names[name]
+    return _Unknown(name, (), {})
 
 
 _KNOWN = {"Path": Path}
@@ -71,7 +91,7 @@ def declared(place: str) -> Callable[..., Any]:
     about = ast.Expr(ast.Constant(ast.get_docstring(node) or ""))
     taken = node.args if isinstance(node, ast.FunctionDef) else _fields(home, node)
     bare = ast.Module([ast.FunctionDef("bare", taken, [about], [])], [])
-    names = _Names(_KNOWN)
+    names = _Names(home)
     code = compile(ast.fix_missing_locations(bare), module, "exec", dont_inherit=True)
     exec(code, {}, names)
     found: Callable[..., Any] = names["bare"]
@@ -127,7 +147,8 @@ def _defined(module: str, name: str) -> tuple[str, ast.AST]:
     files = (place / "__init__.pyi", place / "__init__.py", place.with_name(f"{place.name}.py"))
     file = next(file for file in files if file.is_file())
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
-        if getattr(node, "name", "") == name:
+        targets = node.targets if isinstance(node, ast.Assign) else ()
+        if name in (getattr(node, "name", ""), *(getattr(each, "id", "") for each in targets)):
             return module, node
         if isinstance(node, ast.ImportFrom) and name in [each.name for each in node.names]:
             return _defined(f"{module}.{node.module}" if node.level else str(node.module), name)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tokenred.cli.console import claim, make_console, say
+from tokenred.cli.console import claim, make_console, make_folder, say
 from tokenred.cli.options import OUTPUT, ModelOptions, Overwrite, Strategy, options_of, read_size
 from tokenred.core.errors import ConfigError, UnknownNameError
-from tokenred.core.files import check_suffix, prepare_folder
+from tokenred.core.files import check_suffix
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,7 +51,7 @@ def export_command(
     side = None if image_size is None else read_size(image_size)
     size = (side, side) if isinstance(side, int) else side
     output = check_suffix(output, (_ENDINGS[kind],))
-    claim(prepare_folder(output.parent, (output.name,), overwrite=overwrite)[0])
+    claim(make_folder(output.parent, (output.name,), overwrite=overwrite)[0])
     model.refuse_unreachable()
     from tokenred.export import to_onnx, to_torch_export
     from tokenred.strategies.specs import parse_spec

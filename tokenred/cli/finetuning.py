@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from tokenred.cli.console import check_resume, say
+from tokenred.cli.console import check_resume, make_folder, say
 from tokenred.cli.options import (
     OUTPUT,
     ClassMap,
@@ -25,7 +25,7 @@ from tokenred.cli.options import (
 )
 from tokenred.cli.refusing import refuse_settings
 from tokenred.core.errors import UntrainedPartWarning
-from tokenred.core.files import check_folder, check_new
+from tokenred.core.files import check_folder
 from tokenred.core.values import Size
 from tokenred.data.places import check_there
 
@@ -85,7 +85,8 @@ def finetune_command(
     refuse_settings(_SETTINGS, changes, given)
     if (validation := options.get("validation")) is not None:
         check_there(validation)
-    check_new(check_folder(output) / "state.pt", overwrite=resume or overwrite, resumable=True)
+    names = () if resume or overwrite else ("state.pt",)
+    make_folder(check_folder(output), names, overwrite=False, resumable=True)
     model.refuse_unreachable()
     import torch
 

@@ -32,6 +32,7 @@ _STORE, _CSV, _CHART = "results.db", "results.csv", "break_even.png"
 _MODELS, _BATCHES = ("digits",), (1, 4, 16, 64)
 _STRATEGIES = ("gtp@0.65", "tome@0.65", "evit@0.65", "topk@0.65")
 _QUICK_SECONDS = 1.0
+_OF_SWEEP = ("batch_size", "speedup")  # columns of a chart
 # The second half of the demo: published settings on a model that people use.
 _DEIT = "deit_small_patch16_224"
 _PUBLISHED = ("gtp:P=8", "tome:r=8", "evit:keep_rate=0.7", "topk:keep_rate=0.7",
@@ -182,6 +183,9 @@ def bench_command(
             place = check_new(chart.with_suffix(".png"), overwrite=overwrite)
         else:
             (place,) = claim_folder(output, _CHART, overwrite=overwrite)
+        from tokenred.analysis.plots.frames import need, read_frame  # without PyTorch
+
+        need(read_frame(chart), _OF_SWEEP, "a break-even chart")
         from tokenred.analysis import Sweep
 
         found = Sweep.read(chart)
@@ -195,6 +199,10 @@ def bench_command(
     check_resume(resume, overwrite)
     if not dry_run:
         claim_folder(folder, _STORE, _CSV, _CHART, overwrite=overwrite, resume=resume)
+        if resume and results.exists():
+            from tokenred.analysis.study.store import Store
+
+            Store(results, readonly=True).close()
     from tokenred.analysis import Sweep, sweep
     from tokenred.analysis.lineup import named_specs
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import re
 import types
 import typing
@@ -55,15 +56,21 @@ def valid(annotation: Any, option: str) -> Parameter:
     def refuse(_: Any, given: Any) -> None:
         for each in given if isinstance(given, tuple) else (given,):
             if each is not None:
-                read(annotation, each, option)
+                read(_given(annotation), each, option)
 
     return Parameter(validator=refuse)
 
 
-def _refuse_not_three(_: Any, given: str | None) -> None:
-    found = numbers("--mean and --std", given, float, "three numbers r,g,b")
-    if found is not None and len(found) != 3:
-        raise ConfigError(f"expected three numbers r,g,b, got {given!r}.")
+def _three(option: str, *, above: float = -math.inf) -> Parameter:
+    """Refuse what is not three numbers, of which each is above a bound."""
+
+    def refuse(_: Any, given: str | None) -> None:
+        found = numbers(option, given, float, "three numbers r,g,b")
+        if found is not None and (len(found) != 3 or min(found) <= above):
+            bound = f" above {above:g}" if above > -math.inf else ""
+            raise ConfigError(f"expected {option} as three numbers r,g,b{bound}, got {given!r}.")
+
+    return Parameter(validator=refuse)
 
 
 FILE = Parameter(validator=refuse_missing)
@@ -140,7 +147,15 @@ def _refuse_invalid(annotation: Any, option: str, _: Any, value: Any) -> None:
     each_alone = typing.get_origin(annotation) is Sequence and isinstance(value, tuple)
     for one in value if each_alone else (value,):
         if one is not None:  # given
-            read(typing.get_args(annotation)[0] if each_alone else annotation, one, option)
+            read(typing.get_args(annotation)[0] if each_alone else _given(annotation), one, option)
+
+
+def _given(annotation: Any) -> Any:
+    """An annotation without None, which cannot be written as an option."""
+    if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
+        return annotation
+    kept = [each for each in typing.get_args(annotation) if each is not type(None)]
+    return typing.Union[tuple(kept)]  # noqa: UP007
 
 
 def _with_default(option: inspect.Parameter) -> inspect.Parameter:
@@ -243,8 +258,8 @@ class ModelOptions:
     checkpoint: Annotated[Path | None, WEIGHTS] = None
     use_ema: Annotated[bool | None, Parameter(negative="--no-use-ema")] = None
     random_weights: Annotated[bool, Parameter(show_default=False)] = False
-    mean: Annotated[str | None, Parameter(validator=_refuse_not_three)] = None
-    std: Annotated[str | None, Parameter(validator=_refuse_not_three)] = None
+    mean: Annotated[str | None, _three("--mean")] = None
+    std: Annotated[str | None, _three("--std", above=0)] = None
 
     @property
     def name(self) -> str:
@@ -342,7 +357,7 @@ def read_class_map(text: str | None) -> dict[str, int] | str | None:
         found = json.loads(Path(text).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(
-            f"cannot read the class map {text}: {reason(error)}; check the path."
+            f"cannot read the class map {text}: {reason(error)}; check the file."
         ) from error
     if not isinstance(found, dict):
         raise DataError(f'expected {{"NAME": INDEX, …}} in {text}, got {shown(found)}.')

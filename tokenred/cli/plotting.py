@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 
 from tokenred.cli.console import claim_pictures, say
 from tokenred.cli.options import FILE, Overwrite, Pictures, assignments, given_to, options_of
+from tokenred.core.errors import ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,6 +62,9 @@ def tradeoff_command(
         table: only the paper's points from this table, such as 1.
         finetuned: only the paper's points with, or without, training.
     """
+    chosen = (table, backbone, paper_method)
+    if published is None and (any(chosen) or finetuned is not None):
+        raise ConfigError("expected --published CSV with options that choose the paper's points.")
     fixed, claimed = _fixed(fix), claim_pictures(output, overwrite)
     data = _read(frame, fixed, options)
     from tokenred.analysis import read_published, tradeoff
@@ -157,9 +161,12 @@ def _read(place: Path, fixed: dict[str, Any], options: dict[str, Any]) -> pd.Dat
     """The frame of a figure, with the columns that the options name."""
     from tokenred.analysis.plots.frames import need, read_frame  # without matplotlib
 
+    named = [options[name] for name in _COLUMNS if options.get(name)]
+    if twice := [name for at, name in enumerate(named) if name in named[:at]]:
+        raise ConfigError(f"expected different columns, got {twice[0]} twice; choose others.")
     frame = read_frame(place, options.get("level"))
     need(frame, list(fixed), "fixing a value")
-    need(frame, [options[name] for name in _COLUMNS if options.get(name)], "this figure")
+    need(frame, named, "this figure")
     return frame
 
 

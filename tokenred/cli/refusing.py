@@ -20,7 +20,14 @@ from tokenred.core.errors import (
     optional,
 )
 from tokenred.core.files import exists, read_toml
-from tokenred.core.notation import AMOUNTS, TRUTH, read_arguments, read_spec, split_arguments
+from tokenred.core.notation import (
+    AMOUNTS,
+    TRUTH,
+    check_table,
+    read_arguments,
+    read_spec,
+    split_arguments,
+)
 from tokenred.core.plugins import has_plugins
 from tokenred.core.registry import KINDS
 from tokenred.core.values import SETTING_TYPES, parameters_of, read
@@ -50,8 +57,8 @@ def refuse_unknown(given: Mapping[str, Any]) -> None:
     engine = given.get("engine")
     if isinstance(engine, str) and engine not in ENGINES:
         raise UnknownNameError.of("engine", engine, ENGINES)
-    if given.get("address") or engine == "ray":
-        optional("ray", "ray", "engine 'ray' needs Ray") if find_spec("ray") is None else None
+    if engine == "ray" and find_spec("ray") is None:
+        optional("ray", "ray", "the engine 'ray' needs Ray (engine='processes' does not)")
     if "metrics" in given and not has_plugins():
         text = (_PACKAGE / "analysis/study/metrics.py").read_text(encoding="utf-8")
         known = _METRIC.findall(text)
@@ -68,9 +75,12 @@ def refuse_unknown(given: Mapping[str, Any]) -> None:
     if axes and not has_plugins():
         _refuse_unknown_axes(axes)
     # Other options are checked where they are declared; what a study file says is not.
-    for name in SETTING_TYPES if "axes" in given else ("dtype",):
-        if name in given:
-            read(SETTING_TYPES[name], given[name], f"--{name}" if "axis" in given else name)
+    types = {"dtype": SETTING_TYPES["dtype"]}
+    if "axes" in given:
+        types = parameters_of(declared(_GRID)) | parameters_of(declared(f"{_GRID}.run"))
+        types |= SETTING_TYPES
+    for name in types.keys() & given.keys():
+        read(types[name], given[name], f"--{name}" if "axis" in given else name)
     if "study" not in given and given.get("invalid") != "skip":
         for base in axes.get("base", [given.get("base") or "gtp"]):
             if isinstance(base, str):
@@ -85,24 +95,31 @@ def refuse_budgets(specs: Iterable[str], why: str) -> None:
 
 
 def refuse_settings(place: str, given: Mapping[str, Any], options: Collection[str]) -> None:
-    """Refuse values that the fields of a class exclude.
+    """Refuse settings that the fields of a class exclude.
 
     Args:
         place: of the class, as for `declared`.
         given: values by name.
-        options: the names that are options of their own.
+        options: the names that are options of their own; others are given by --set.
     """
     known = parameters_of(declared(place))
     for name, value in given.items():
         if name not in known:
-            raise UnknownNameError.of("parameter", name, known, place.rpartition(":")[2])
-        read(known[name], value, f"--{name.replace('_', '-')}" if name in options else name)
+            raise UnknownNameError.of("setting", name, known)
+        option = f"--{name.replace('_', '-')}" if name in options else f"--set {name}"
+        read(known[name], value, option)
 
 
 def axes_of(given: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """The axes of options, and those of a study file; values that are no lists are left out."""
+    """The axes of options, and those and the cells of a study file; only lists of values."""
     axes = given.get("axes") or {}
     found = {name: values for name, values in axes.items() if isinstance(values, list)}
+    for name, values in found.items():
+        if not values:
+            raise ConfigError(f"axis {name!r}: expected at least one value, got none.")
+    for cell in given.get("cells") or ():
+        for name, value in cell.items():
+            found[name] = [*found.get(name, ()), value]
     return found | read_axes(given.get("axis") or ())
 
 
@@ -199,9 +216,11 @@ def _parts_of(written: str) -> list[tuple[str, Any]]:
     if arguments is not None:
         return list(_parts_in(recipe, arguments))
     file, arguments = recipe, read_toml(Path(recipe))
-    if not isinstance(recipe := arguments.pop("recipe", None), str):
-        return []
+    fields = [name for name in parameters_of(declared(_STRATEGY)) if name not in _NO_ARGUMENTS]
     try:
+        check_table(arguments, fields, registered(KINDS["strategy"].folder))
+        if not isinstance(recipe := arguments.pop("recipe", None), str):
+            return []
         return list(_parts_in(recipe, arguments))
     except TokenredError as error:
         raise type(error)(f"{file}: {error}") from error

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from tokenred.analysis.study.store import Store
 from tokenred.analysis.terminal_table import plain_table
-from tokenred.cli.absent import refuse_models, unreachable_host
+from tokenred.cli.absent import refuse_models, refuse_weights, unreachable_host
 from tokenred.cli.console import claim, say
 from tokenred.cli.options import (
     FILE,
@@ -22,10 +23,11 @@ from tokenred.cli.options import (
     read_class_map,
 )
 from tokenred.core.errors import CheckpointError, ConfigError, UnknownNameError
-from tokenred.core.files import check_output, read_toml
-from tokenred.data.places import check_there
+from tokenred.core.files import check_folder, check_output, read_toml
+from tokenred.data.places import check_fits, check_there
 
 _MOST = 20
+_STORE = "results.db"
 _EXPERIMENTS = Path(__file__).parents[1] / "analysis" / "reproduction" / "gtp_paper.toml"
 
 
@@ -78,16 +80,26 @@ def reproduce_command(
     if (imagenet := options.get("imagenet")) is not None:
         check_there(imagenet)
     sources = (imagenet is not None, options.get("demo"), options.get("costs"))
-    if options.get("demo") and options.get("models"):
-        raise ConfigError("--demo chooses the model itself; leave out --model.")
+    if options.get("demo") and (options.get("models") or checkpoint):
+        raise ConfigError("--demo chooses the model itself; leave out --model and --checkpoint.")
+    if options.get("costs") and any(options.get(name) for name in ("limit", "quick", "speed")):
+        raise ConfigError(
+            "--costs uses no images and no timing; leave out --limit, --quick and --speed."
+        )
     if not show and sum(map(bool, sources)) != 1:
         raise ConfigError(
             "expected one of --imagenet PATH, --demo (the bundled model and images) and --costs "
             "(GMACs only)."
         )
     checkpoints, options["class_map"] = _files(checkpoint), read_class_map(class_map)
-    _refuse_unknown(options.get("experiments") or (), options.get("models") or ())
-    if not show and imagenet is not None and not (output / "results.db").exists():
+    if not options.get("costs"):
+        source = "digits" if options.get("demo") else str(imagenet)
+        check_fits(source, options.get("split"), options["class_map"])
+    _refuse_unknown(options.get("experiments") or (), options.get("models") or (), checkpoints)
+    check_folder(output)
+    if (kept := output / _STORE).exists():
+        Store(kept, readonly=True).close()
+    if not show and imagenet is not None and not (output / _STORE).exists():
         _refuse_unreachable(options.get("models"), checkpoints)
     from tokenred.analysis import reproduce
     from tokenred.analysis.reproduction.experiments import EXPERIMENTS
@@ -121,7 +133,6 @@ def _refuse_unreadable(paths: Iterable[Path]) -> None:
     """Refuse what is neither a store nor a CSV, before matplotlib is imported."""
     from tokenred.analysis.plots.frames import read_frame
     from tokenred.analysis.study.pairing import is_store
-    from tokenred.analysis.study.store import Store
 
     for path in map(Path.expanduser, paths):
         if is_store(path):
@@ -130,14 +141,25 @@ def _refuse_unreadable(paths: Iterable[Path]) -> None:
             read_frame(path)
 
 
-def _refuse_unknown(experiments: Iterable[str], models: Iterable[str]) -> None:
-    """Refuse what is no experiment and no model."""
+def _refuse_unknown(
+    experiments: Iterable[str], models: Sequence[str], files: Iterable[str]
+) -> None:
+    """Refuse what is no experiment and no model, and weights of models that are not run."""
     table = read_toml(_EXPERIMENTS)
     for name in experiments:
         if name.casefold().replace(" ", "") not in table["experiments"]:
             raise UnknownNameError.of("experiment", name, table["experiments"])
-    ours = {name.casefold() for name in table["backbones"]}
-    refuse_models({"model": tuple(name for name in models if name.casefold() not in ours)}, ())
+    ours = {name.casefold(): name for name in table["backbones"]}
+    others = tuple(name for name in models if name.casefold() not in ours)
+    try:
+        refuse_models({"model": others}, ())
+    except UnknownNameError as error:
+        raise UnknownNameError(f"{error} Of the paper: {', '.join(ours.values())}.") from None
+    names = [*(models or ours.values()), *(told["spec"] for told in table["backbones"].values())]
+    known = {each.casefold() for name in names for each in (name, name.partition(".")[0])}
+    for name in files:
+        if name.casefold() not in known:
+            raise UnknownNameError.of("model of a --checkpoint", name, models or ours.values())
 
 
 def _refuse_unreachable(models: Iterable[str] | None, files: Mapping[str, Path]) -> None:
@@ -165,4 +187,5 @@ def _files(texts: Iterable[str]) -> dict[str, Path]:
     for name, file in found.items():
         if not file.expanduser().is_file():
             raise ConfigError(f"expected a file of weights for {name}, found none at {file}.")
+        refuse_weights(None, file)
     return found

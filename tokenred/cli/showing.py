@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from PIL import Image
 
-from tokenred.cli.console import claim_pictures, say
+from tokenred.cli.console import claim_pictures, make_folder, say
 from tokenred.cli.options import (
     FILE,
     ClassMap,
@@ -27,7 +27,7 @@ from tokenred.cli.options import (
     valid,
 )
 from tokenred.core.errors import ConfigError, DataError
-from tokenred.core.files import PICTURES, check_new, check_suffix, prepare_folder
+from tokenred.core.files import PICTURES, check_suffix
 from tokenred.core.notation import read_arguments
 from tokenred.core.values import Blocks, Count, read
 
@@ -147,7 +147,9 @@ def graph_command(
         raise ConfigError("expected a --builder that makes a graph, got none.")
     picture = None if image is None else _open(image, model)
     for path in output:
-        check_new(check_suffix(path, PICTURES), overwrite=overwrite)
+        path = check_suffix(path, PICTURES)
+        make_folder(path.parent, (path.name,), overwrite=overwrite)
+    claim_pictures(output, overwrite)
     model.refuse_unreachable()
     from torch.utils.data import DataLoader
 
@@ -156,9 +158,6 @@ def graph_command(
 
     chosen = _builder(builder)
     picture = picture or DigitsSource().image(0)
-    for path in output:
-        prepare_folder(path.parent, (path.name,), overwrite=overwrite)
-    claim_pictures(output, overwrite)
     loaded = model.load()
     found = image_graph(loaded, picture, chosen)
     # A loader of the one image; the label is not used.
@@ -186,7 +185,9 @@ def _names(path: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the names of the classes in {path}: {error}.") from error
+        raise DataError(
+            f"cannot read the names of the classes in {path}: {reason(error)}."
+        ) from error
     return tuple(line.strip() for line in lines if line.strip())
 
 

@@ -133,7 +133,10 @@ def check_output(path: str | Path, suffixes: tuple[str, ...], *, overwrite: bool
     """
     path = check_new(check_suffix(path, suffixes), overwrite=overwrite)
     if not path.parent.is_dir():
-        raise DataError(f"expected a folder at {path.parent}, found none; make it first.")
+        found = "a file" if path.parent.exists() else "none"
+        raise DataError(
+            f"expected a folder at {path.parent}, found {found}; make it, or choose another."
+        )
     return path
 
 

@@ -3,9 +3,10 @@
 import ast
 import inspect
 import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tokenred.core.errors import ConfigError, shown
+from tokenred.core.errors import ConfigError, UnknownNameError, shown
 from tokenred.core.registry import KINDS
 
 AMOUNTS = ("P", "r", "keep_rate", "keep", "ratio", "rows_removed", "thresholds")
@@ -64,6 +65,29 @@ def read_spec(written: str) -> tuple[str, dict[str, Any] | None, float | None]:
         hint = "" if "=" in name else " Write several as a list, or repeat the option."
         raise ConfigError(f"expected a strategy, such as {EXAMPLES}; got {shown(written)}.{hint}")
     return name, read_arguments(arguments, written), share
+
+
+def check_table(table: Mapping[str, Any], fields: Iterable[str], recipes: Iterable[str]) -> None:
+    """Refuse a strategy file that names no recipe and no scorer, or has unknown keys.
+
+    Args:
+        table: its content.
+        fields: of `Strategy`.
+        recipes: the names of all.
+
+    Raises:
+        ConfigError: if nothing is named.
+        UnknownNameError: for a key.
+    """
+    if "recipe" in table:
+        return
+    if unknown := sorted(set(table) - set(fields)):
+        raise UnknownNameError.of("key of a strategy file", unknown[0], [*fields, "recipe"])
+    if not {"scorer", "steps"} & set(table):
+        raise ConfigError(
+            'a strategy file needs a [scorer] table, [[steps]] or a recipe = "name" line; it has '
+            f"{', '.join(sorted(table)) or 'nothing'}. Recipes: {', '.join(recipes)}."
+        )
 
 
 def split_arguments(text: str) -> list[str]:

@@ -92,7 +92,7 @@ def _from_mapping(names: set[str], class_map: Mapping[str, int], source: str) ->
             f"expected class_map to give whole numbers from 0, got {shown(class_map[wrong[0]])} "
             f"for {wrong[0]!r}; correct it."
         )
-    _refuse_unknown(names - class_map.keys(), source, "all classes in class_map")
+    _refuse_unknown(names - class_map.keys(), source, "all classes in the class map")
     classes = [""] * (max(class_map.values(), default=-1) + 1)
     for name, index in class_map.items():
         classes[index] = name
@@ -105,5 +105,5 @@ def _refuse_unknown(unknown: set[str], source: str, expected: str) -> None:
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         raise DataError(
             f"expected {expected}, but {source} also has {', '.join(names[:5])}{more}; add them "
-            "to class_map, rename them or take them out."
+            "to it, rename them or take them out."
         )

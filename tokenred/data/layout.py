@@ -64,7 +64,7 @@ def pick_split(found: Sequence[str], split: str | None, source: str) -> str | No
         if not splits:
             raise NoSplitsError(
                 f"expected a folder for the split {split!r} in {source}, found classes without "
-                "splits; leave split out."
+                "splits; leave the split out."
             )
         raise DataError(
             f"expected a folder for the split {split!r} in {source}, found the splits "

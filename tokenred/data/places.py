@@ -2,6 +2,7 @@
 
 import os
 import socket
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,12 +50,29 @@ def check_there(source: str | os.PathLike[str]) -> str:
     text = os.fspath(source)
     if text.partition(":")[0] == "cifar10":
         place_of_cifar10(text.partition(":")[2])
-    elif text not in NAMED and not Path(text).expanduser().exists():
+    elif text not in NAMED:
+        _check_path(text)
+    return text
+
+
+def _check_path(text: str) -> None:
+    path = Path(text).expanduser()
+    if not path.exists():
         raise DataError(
             f"expected a dataset at {text}, found nothing.{did_you_mean(text, NAMED)} Pass an "
             f"image folder, a zip or a tar of one, or a known name: {', '.join(NAMED)}."
         )
-    return text
+    suffix = path.suffix.lower()
+    if path.is_file() and suffix != ".tar" and not zipfile.is_zipfile(path):
+        if suffix == ".zip":
+            raise DataError(
+                f"expected a readable zip file at {path}, got another or a torn one; copy or "
+                "create it again."
+            )
+        raise DataError(
+            f"expected an image folder, a .zip or a .tar, got the file {path}; name its folder, "
+            "unpack it or pack it."
+        )
 
 
 def check_fits(source: str, split: str | None, class_map: Any = None) -> None:
@@ -73,7 +91,7 @@ def check_fits(source: str, split: str | None, class_map: Any = None) -> None:
         )
     if isinstance(class_map, str | Mapping):
         raise ConfigError(
-            f"{source} has classes of its own, got class_map={shown(class_map)}; leave it out."
+            f"{source} has classes of its own, got the class map {shown(class_map)}; leave it out."
         )
 
 

@@ -15,7 +15,7 @@ from tokenred.attention.score_mods import score_mods as known_mods
 from tokenred.core.errors import ConfigError, PartError, UnknownNameError, shown
 from tokenred.core.files import read_toml
 from tokenred.core.info import ModelInfo
-from tokenred.core.notation import AMOUNTS
+from tokenred.core.notation import AMOUNTS, check_table
 from tokenred.core.part import Part, check_blocks
 from tokenred.core.registry import KINDS, Registry
 from tokenred.core.values import Count, Share, checked, parameters_of, read
@@ -403,13 +403,7 @@ def from_config(config: dict[str, Any]) -> Strategy:
     if "recipe" in values:
         name = read(str, values.pop("recipe"), "recipe")
         return strategy(name, **resolve(values))
-    if unknown := sorted(set(values) - set(FIELDS)):
-        raise UnknownNameError.of("key of a strategy file", unknown[0], [*FIELDS, "recipe"])
-    if not {"scorer", "steps"} & set(values):
-        raise ConfigError(
-            'a strategy file needs a [scorer] table, [[steps]] or a recipe = "name" line; it has '
-            f"{', '.join(sorted(values)) or 'nothing'}. Recipes: {', '.join(recipes.names())}."
-        )
+    check_table(values, FIELDS, recipes.names())
     given = resolve(values)
     if "steps" in given:
         given["steps"] = [_step(step) for step in given["steps"]]

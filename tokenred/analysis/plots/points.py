@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Number
 from typing import Any
 
 import pandas as pd
@@ -105,6 +106,8 @@ def gather(
         raise ConfigError(f"expected different columns, got {', '.join(columns)}; choose others.")
     frame = read_frame(source, level)
     need(frame, columns, "this figure")
+    if not all(isinstance(value, Number) for value in frame[metric].dropna()):
+        raise InputError(f"expected a column with numbers as the metric, got {metric}.")
     frame = frames.choose(frame[~frames.no_cells(frame)], fixed).dropna(subset=by)
     for name in (*by, *axes_of(frame)):
         # A sequence of numbers, such as one α per block, counts as a name here.

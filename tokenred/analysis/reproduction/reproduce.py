@@ -133,7 +133,9 @@ def reproduce(
         images = available if limit is None else min(limit, available)
     folder = Path(output).expanduser()
     # Its own earlier files may be replaced, others not.
-    own = (folder / STORE).exists() or ((folder / CSV).exists() and (folder / HTML).exists())
+    own = (not costs and (folder / STORE).exists()) or (
+        (folder / CSV).exists() and (folder / HTML).exists()
+    )
     prepare_folder(folder, (CSV, HTML), overwrite=own or overwrite)
     run = _Run(
         folder, data, limit, images,

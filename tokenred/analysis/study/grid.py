@@ -187,16 +187,20 @@ class Grid:
         chosen = pick_engine(
             engine, workers=workers, threads=threads, address=address, retries=retries, gpus=gpus
         )
-        opened = store if isinstance(store, Store) else Store(store)
+        opened, path = (store, None) if isinstance(store, Store) else (None, store)
+        if opened is None and not _is_new(path):
+            opened = Store(path)
         try:
             # Results that are not kept need no keys.
             plan = self._plan(Facts(opened, keyed=store is not None), chosen, workers, threads)
+            if opened is None:  # a new file is made for a grid that can run
+                opened = Store(path)
             return run_plan(
                 plan, opened, chosen, raising=on_error == "raise", retry_failed=retry_failed,
                 wait=wait, level=level, progress=progress,
             )  # fmt: skip
         except BaseException:
-            if opened is not store:
+            if opened is not None and opened is not store:
                 opened.close()
             raise
 
@@ -205,6 +209,14 @@ class Grid:
     ) -> Plan:
         told = [engine.name, workers, threads, os.environ.get("OMP_NUM_THREADS")]
         return Plan(self._design, facts, told, self.invalid)
+
+
+def _is_new(store: str | Path | None) -> bool:
+    """Whether a store is a file that is yet to be made, in a folder that is there."""
+    if store is None:
+        return False
+    path = Path(store).expanduser()
+    return path.parent.is_dir() and not path.exists()
 
 
 def _to_read(store: Store | str | Path | None) -> Store | None:

@@ -41,7 +41,8 @@ def read_study(path: str | Path, of_grid: Iterable[str]) -> StudyFile:
     own = [name for name in of_grid if name not in _NOT_IN_STUDY]
     path = Path(path).expanduser()
     if not path.is_file():
-        raise ConfigError(f"cannot read the study file {path}: no such file.")
+        found = "it is a folder" if path.is_dir() else "no such file"
+        raise ConfigError(f"cannot read the study file {path}: {found}; check the path.")
     values = read_toml(path)
     _check_names(f"table of the study file {path.name}", values, list(_TABLES))
     for name, kind in _TABLES.items():
