@@ -47,7 +47,9 @@ def refuse_models(given: Mapping[str, Any], axis: Iterable[Any]) -> None:
         if chosen.use_ema is not None and chosen.checkpoint is None:
             raise ConfigError("expected --checkpoint with --use-ema, got none.")
         if chosen.random_weights and chosen.checkpoint is not None:
-            raise ConfigError("--random-weights and --checkpoint exclude each other; leave one of them out.")
+            raise ConfigError(
+                "--random-weights and --checkpoint exclude each other; leave one of them out."
+            )
         chosen = chosen.model
     several = chosen if isinstance(chosen, tuple) else (chosen,)
     for name in (*several, *axis):

@@ -56,7 +56,7 @@ def valid(annotation: Any, option: str) -> Parameter:
     def refuse(_: Any, given: Any) -> None:
         for each in given if isinstance(given, tuple) else (given,):
             if each is not None:
-                read(_given(annotation), each, option)
+                read(without_none(annotation), each, option)
 
     return Parameter(validator=refuse)
 
@@ -147,10 +147,14 @@ def _refuse_invalid(annotation: Any, option: str, _: Any, value: Any) -> None:
     each_alone = typing.get_origin(annotation) is Sequence and isinstance(value, tuple)
     for one in value if each_alone else (value,):
         if one is not None:  # given
-            read(typing.get_args(annotation)[0] if each_alone else _given(annotation), one, option)
+            read(
+                typing.get_args(annotation)[0] if each_alone else without_none(annotation),
+                one,
+                option,
+            )
 
 
-def _given(annotation: Any) -> Any:
+def without_none(annotation: Any) -> Any:
     """An annotation without None, which cannot be written as an option."""
     if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
         return annotation

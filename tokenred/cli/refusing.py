@@ -10,7 +10,7 @@ from typing import Any
 
 from tokenred.cli.absent import refuse_models
 from tokenred.cli.declared import declared, registered
-from tokenred.cli.options import read_size
+from tokenred.cli.options import read_size, without_none
 from tokenred.core.errors import (
     IF_OWN,
     ConfigError,
@@ -80,7 +80,9 @@ def refuse_unknown(given: Mapping[str, Any]) -> None:
         types = parameters_of(declared(_GRID)) | parameters_of(declared(f"{_GRID}.run"))
         types |= SETTING_TYPES
     for name in types.keys() & given.keys():
-        read(types[name], given[name], f"--{name}" if "axis" in given else name)
+        if given[name] is not None:
+            option = f"--{name}" if "axis" in given else name
+            read(without_none(types[name]), given[name], option)
     if "study" not in given and given.get("invalid") != "skip":
         for base in axes.get("base", [given.get("base") or "gtp"]):
             if isinstance(base, str):

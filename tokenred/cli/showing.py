@@ -77,7 +77,8 @@ def show_command(
     if (image is None) == (data is None):
         raise ConfigError("expected a photograph: the path of one, or --data (and --index).")
     blocks = numbers("--layers", layers, int, "numbers of blocks such as 0,4,8")
-    read(Blocks | None, blocks, "--layers")
+    if blocks is not None:
+        read(Blocks, list(blocks), "--layers")
     names = None if classes is None else _names(classes)
     mapped = read_class_map(class_map)
     photograph = None if image is None else _open(image, model)
