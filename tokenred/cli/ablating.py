@@ -187,7 +187,7 @@ def _fill_in(asked: dict[str, Any], random_weights: bool, checkpoint: Path | Non
         )
     base = asked.get("base")
     if asked.get("budget") is not None and isinstance(base, str):
-        refuse_budgets([base], "and so does --budget; leave one of them out")
+        refuse_budgets([base], "got --budget as well; leave one of them out")
     asked["against"] = None if against == "none" else against
 
 

@@ -24,7 +24,7 @@ from tokenred.core.files import SAFE_SUFFIX, exists
 from tokenred.core.plugins import has_plugins
 from tokenred.data.places import DATA_OF, HUB, names_file, no_weights, unreachable, unreadable
 
-# Kinds without a package in PyTorch, whose drivers come from elsewhere.
+# Device types, also those that are no packages of PyTorch.
 _DEVICES = ("cpu", "cuda", "mps", "xpu", "mtia", "hpu", "ipu", "maia", "xla", "meta")
 
 
@@ -138,7 +138,7 @@ def _why_absent(kind: str, index: str = "", *rest: str) -> str:
     folders = [Path(place) for place in torch.submodule_search_locations or ()] if torch else []
     known = kind in _DEVICES or any((folder / kind).is_dir() for folder in folders)
     if rest or (not known and not entry_points(group="torch.backends")):
-        return f"no kind of device of PyTorch's.{did_you_mean(kind, _DEVICES)}".rstrip(".")
+        return f"not a device type of PyTorch.{did_you_mean(kind, _DEVICES)}".rstrip(".")
     if kind == "cpu" and index not in ("", "0"):
         return "the CPU is one device"
     if kind == "mps" and sys.platform != "darwin":

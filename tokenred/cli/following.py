@@ -82,7 +82,7 @@ def oversmoothing_command(
     if not 0 < share <= 1:
         raise ConfigError(f"expected --share between 0 and 1, got {share:g}.")
     if share < 1:
-        refuse_budgets(strategy, "and so does --share; leave it out, or pass --share 1")
+        refuse_budgets(strategy, "but --share sets that of all; leave it out, or pass --share 1")
     options |= {"gmacs_share": None if share == 1 else share}
     options["class_map"] = read_class_map(class_map)
     _measure("oversmoothing", model, data, strategy, output, overwrite, options,

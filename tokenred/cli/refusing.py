@@ -165,7 +165,7 @@ def _refuse_parts(given: Mapping[str, Any], axes: Mapping[str, list[Any]]) -> No
         text = given.get(option) or ()
         specs += [text] if isinstance(text, str) else text
     if given.get("budget") and "base" not in given:
-        refuse_budgets(given.get("strategy") or (), "and so does --budget; leave one of them out")
+        refuse_budgets(given.get("strategy") or (), "got --budget as well; leave one of them out")
     parts = [(name, value) for name, values in axes.items() for value in values]
     for spec in (*specs, *axes.get("base", ())):
         if isinstance(spec, str):

@@ -168,11 +168,12 @@ def _refuse_unreachable(models: Iterable[str] | None, files: Mapping[str, Path])
     given, host = {name.casefold() for name in files}, ""
     for name in models or ours:
         told = ours.get(name.casefold(), {})
-        if name.casefold() in given:
+        spec = told.get("spec", name)
+        if {name.casefold(), spec.casefold(), spec.partition(".")[0].casefold()} & given:
             return
         if "weights" in told:  # which timm does not have
             continue
-        if not (host := unreachable_host(told.get("spec", name))):
+        if not (host := unreachable_host(spec)):
             return
     raise CheckpointError(
         f"expected weights of a model, got none{f': {host} cannot be reached' if host else ''}. "

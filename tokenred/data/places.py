@@ -66,8 +66,8 @@ def _check_path(text: str) -> None:
     if path.is_file() and suffix != ".tar" and not zipfile.is_zipfile(path):
         if suffix == ".zip":
             raise DataError(
-                f"expected a readable zip file at {path}, got another or a torn one; copy or "
-                "create it again."
+                f"expected a readable zip file at {path}, found a damaged or another file; "
+                "copy or create it again."
             )
         raise DataError(
             f"expected an image folder, a .zip or a .tar, got the file {path}; name its folder, "
