@@ -66,11 +66,16 @@ def test_published_weights_need_a_network_or_a_cache(no_network: Path, name: str
     ("line", "told"),
     [
         ("compare --model deit_tiny_patch16_224 --data digits", "pass --checkpoint FILE"),
-        ("ablate -a P=4 --model deit_tiny_patch16_224 --data digits", "or --random-weights"),
+        (
+            "ablate -a P=4 --model deit_tiny_patch16_224 --data digits",
+            "--random-weights for random weights",
+        ),
         ("finetune -o run -s gtp --model deit_tiny_patch16_224 --data digits", "be reached"),
         ("agreement --model deit_tiny_patch16_224 --data digits", "be reached"),
         ("show --model deit_tiny_patch16_224 --data digits", "be reached"),
         ("export --model deit_tiny_patch16_224 -o m.onnx", "be reached"),
+        ("compare --random-weights --model hf-hub:a/b", "from the hub"),
+        ("bench --model hf-hub:a/b", "from the hub"),
         ("reproduce --imagenet digits -m DeiT-S", "Pass --checkpoint NAME=FILE"),
         ("reproduce --imagenet digits", "expected weights of a model"),
     ],

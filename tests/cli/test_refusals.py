@@ -131,7 +131,7 @@ REFUSED = [
     ("plot lines old.csv --x alpha -o a.gif", ".png, .pdf, .svg"),
     ("plot lines old.csv --x alpha -o old.png", "--overwrite"),
     ("plot tradeoff old.csv --x ms", "Choose from"),
-    ("plot tradeoff old.csv --width 0", "width must be a finite number in (0, inf), got 0"),
+    ("plot tradeoff old.csv --width 0", "width must be a finite number in (0, 100], got 0"),
     ("plot tradeoff old.csv --published none.csv", "cannot read none.csv"),
     ("plot graph-table old.csv --text html", "--text"),
     # report
@@ -192,6 +192,13 @@ REFUSED = [
     ("reproduce --costs -o kept", "cannot open the store kept/results.db"),
     ("reproduce --imagenet digits --checkpoint DeiT-S=torn.safetensors", "as a safetensors file"),
     ("reproduce --costs -m DeiT-S --checkpoint DeiT-Q=old.csv", "Did you mean 'DeiT-S'?"),
+    ("compare -s tome:P=4", "strategy 'tome' has no P; its number of tokens is r="),
+    ("compare -s pitome:margin=x", "Did you mean 'margins'?"),
+    ("compare -s gtp:scorr=DiagAttn", "Did you mean 'scorer'?"),
+    ("compare --data cifar10:torn.zip", "expected a readable zip file at torn.zip"),
+    ("ablate metric.toml", "metric 'speed' has no option 'pears'. Did you mean 'pairs'?"),
+    ("plot table old.csv --rows alpha --columns alpha", "got alpha twice"),
+    ("show --demo --width 1e9", "--width must be a finite number in (0, 100]"),
     ("compare -s tome:r=-1", "tome: r must be a whole number of at least 0"),
     ("compare -s pitome:margins=x", "pitome: margins must be"),
     ("compare -s wrong.toml", "wrong.toml: unknown key of a strategy file 'recipee'"),
@@ -243,6 +250,8 @@ def _files() -> None:
     Path("workers.toml").write_text("[study]\nworkers = 0\n[axes]\nP = [4]\n")
     Path("device.toml").write_text("[axes]\nP = [4]\ndevice = ['cudda']\n")
     Path("empty_axis.toml").write_text("[axes]\nalpha = []\n")
+    speed = "{name = 'speed', pears = 9}"
+    Path("metric.toml").write_text(f"[study]\nmetrics = [{speed}]\n[axes]\nP = [4]\n")
     Path("wrong.toml").write_text("recipee = 'gtp'\n")
     Path("empty.toml").write_text("")
     Path("kept").mkdir()

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from tokenred.analysis.measure.machine import base_of
 from tokenred.analysis.measure.timing import image_shape_of
+from tokenred.analysis.result import ALIKE
 from tokenred.backbones import adapt
 from tokenred.core.errors import (
     BackboneError,
@@ -84,6 +85,11 @@ class Baseline:
     model: nn.Module
 
     @property
+    def share(self) -> float | None:
+        """The share of the dense model's GMACs that it may cost; None for a smaller model."""
+        return None if self.kind == "smaller" else float(self.label.rpartition("@")[2])
+
+    @property
     def reduced(self) -> ReducedViT:
         """The model with its cost, block by block."""
         return self.model if isinstance(self.model, ReducedViT) else dense(self.model)
@@ -130,6 +136,15 @@ def baselines_beside(
             found.append(Baseline(label, kind, _MAKERS[kind](base, share * gmacs(base))))
         except (BackboneError, ScheduleError) as error:
             notes.append(f"No baseline {label}: {error}")
+    coarse = [
+        f"{other.label} costs {share:.3g}"
+        for other in found
+        if (share := other.reduced.cost().gmacs / gmacs(base)) * ALIKE < (other.share or 0)
+    ]
+    if coarse:
+        notes.append(
+            f"Of the dense model's GMACs, {', '.join(coarse)}: whole blocks or patches had to go."
+        )
     if smaller is not None:
         own = _smaller_model(base, smaller, gmacs(base))
         found.append(Baseline(dense(own).info.name, "smaller", own))

@@ -63,7 +63,8 @@ class Comparison(FramedResult):
     Attributes:
         frame: one row per strategy, the dense model first. ``tokens`` counts image tokens, at the
             start and after each block; ``top1``, ``top5`` are in percent, ``difference`` and its
-            interval in percentage points from ``difference_from``; ``ms`` is per batch, of the
+            interval in percentage points from ``difference_from``; ``budget`` is the share of the
+            dense model's GMACs that a row may cost; ``ms`` is per batch, of the
             row's own runs alone; ``images_per_second`` is dense's × the speed-up. Each row records
             what determines it: strategy (``config``, ``fingerprint``), weights, seed, versions,
             machine; ``key`` is its key in the store.
@@ -219,12 +220,12 @@ def compare(
         study = grid.run(store, level=level, on_error="raise", progress=progress)
         if not isinstance(store, Store):
             stack.enter_context(closing(study.store))
-        entries = [(DENSE, DENSE), *((spec.label, spec.method) for spec in specs)]
-        entries += [(other.label, other.kind) for other in others]
+        entries = [(DENSE, DENSE, None), *((s.label, s.method, s.share) for s in specs)]
+        entries += [(other.label, other.kind, other.share) for other in others]
         configs = {other.label: other.config for other in others if other.kind != "uniform"}
         rows = [
-            _row(label, method, found, study.records[0], configs)
-            for (label, method), found in zip(entries, study.records, strict=True)
+            _row(label, method, found, study.records[0], configs) | {"budget": share}
+            for (label, method, share), found in zip(entries, study.records, strict=True)
         ]
         alone = _compare_with(study.store, rows, references, level) if references else ()
         import pandas as pd

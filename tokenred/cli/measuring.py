@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from tokenred.cli.absent import refuse_unreachable
 from tokenred.cli.console import check_resume, claim_folder, say
 from tokenred.cli.options import (
     FILE,
@@ -25,6 +26,7 @@ from tokenred.cli.options import (
 from tokenred.core.errors import ConfigError
 from tokenred.core.files import check_new, write_atomically
 from tokenred.core.values import PartOf, Size
+from tokenred.data.places import HUB
 
 _OUT = Path("tokenred-out")
 _STORE, _CSV, _CHART = "results.db", "results.csv", "break_even.png"
@@ -203,6 +205,9 @@ def bench_command(
             from tokenred.analysis.study.store import Store
 
             Store(results, readonly=True).close()
+    for name in model:
+        if name.startswith(HUB) and not results.exists():
+            refuse_unreachable(name)
     from tokenred.analysis import Sweep, sweep
     from tokenred.analysis.lineup import named_specs
 

@@ -26,7 +26,7 @@ from tokenred.cli.declared import declared
 from tokenred.core.errors import ConfigError, DataError, UnknownNameError, did_you_mean, shown
 from tokenred.core.notation import read_assignment
 from tokenred.core.values import parameters_of, read
-from tokenred.data.places import BUNDLED, CLASS_MAPS, DATA_OF, check_fits, check_there
+from tokenred.data.places import BUNDLED, CLASS_MAPS, DATA_OF, HUB, check_fits, check_there
 
 if TYPE_CHECKING:
     from torch import nn
@@ -284,7 +284,7 @@ class ModelOptions:
         Raises:
             CheckpointError: if there is no network, and they are in no cache.
         """
-        if not (self.checkpoint or self.random_weights):
+        if self.name.startswith(HUB) or not (self.checkpoint or self.random_weights):
             refuse_unreachable(self.name)
 
     def load(self) -> nn.Module:

@@ -21,7 +21,7 @@ plot_app = App(name="plot", help="Draw a figure from the CSV of a comparison or 
 _TRADEOFF = "tokenred.analysis:tradeoff"
 _TABULATE = "tokenred.analysis:tabulate"
 _FIGURE = "tokenred.analysis.plots.tables:Table.figure"
-_COLUMNS = ("x", "y", "hue", "metric")  # options that name one
+_COLUMNS = ("x", "y", "hue", "rows", "columns", "metric")  # options that name some
 _Frame = Annotated[
     Path, FILE, Parameter(help="CSV of `tokenred compare`, or CSV or store (.db) of a study.")
 ]
@@ -161,7 +161,8 @@ def _read(place: Path, fixed: dict[str, Any], options: dict[str, Any]) -> pd.Dat
     """The frame of a figure, with the columns that the options name."""
     from tokenred.analysis.plots.frames import need, read_frame  # without matplotlib
 
-    named = [options[name] for name in _COLUMNS if options.get(name)]
+    asked = [options[name] for name in _COLUMNS if options.get(name)]
+    named = [name for each in asked for name in ([each] if isinstance(each, str) else each)]
     if twice := [name for at, name in enumerate(named) if name in named[:at]]:
         raise ConfigError(f"expected different columns, got {twice[0]} twice; choose others.")
     frame = read_frame(place, options.get("level"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ from tokenred.core.errors import (
 )
 from tokenred.core.files import exists, read_toml
 from tokenred.core.notation import (
-    AMOUNTS,
     TRUTH,
+    check_amount,
     check_table,
     read_arguments,
     read_spec,
@@ -39,7 +40,8 @@ _STRATEGY = "tokenred.strategies.strategy:Strategy.__init__"
 _GRID = "tokenred.analysis:Grid"
 _PACKAGE = Path(__file__).parents[1]
 ENGINES = ("serial", "processes", "ray")  # of a grid
-_METRIC = re.compile(r'^@register_metric\("(\w+)"', re.MULTILINE)
+_METRIC = re.compile(r'^@register_metric\("(\w+)".*\ndef (\w+)', re.MULTILINE)
+_OF_A_CELL = 3  # parameters of a metric that are no options: model, data, context
 
 
 def refuse_unknown(given: Mapping[str, Any]) -> None:
@@ -60,11 +62,7 @@ def refuse_unknown(given: Mapping[str, Any]) -> None:
     if engine == "ray" and find_spec("ray") is None:
         optional("ray", "ray", "the engine 'ray' needs Ray (engine='processes' does not)")
     if "metrics" in given and not has_plugins():
-        text = (_PACKAGE / "analysis/study/metrics.py").read_text(encoding="utf-8")
-        known = _METRIC.findall(text)
-        for name in given["metrics"]:
-            if isinstance(name, str) and name.casefold() not in known:
-                raise UnknownNameError.of("metric", name, known)
+        _refuse_metrics(given["metrics"])
     refuse_models(given, axes.get("model", ()))
     if isinstance(store := given.get("store"), str | Path):
         place = Path(store).expanduser()
@@ -179,6 +177,22 @@ def _refuse_parts(given: Mapping[str, Any], axes: Mapping[str, list[Any]]) -> No
                 _refuse_part(kind, each)
 
 
+def _refuse_metrics(given: Iterable[Any]) -> None:
+    """Refuse unknown metrics and options of metrics."""
+    text = (_PACKAGE / "analysis/study/metrics.py").read_text(encoding="utf-8")
+    known = dict(_METRIC.findall(text))
+    for metric in given:
+        asked = metric if isinstance(metric, dict) else {"name": metric}
+        if not isinstance(name := asked.get("name"), str):
+            continue
+        if name.casefold() not in known:
+            raise UnknownNameError.of("metric", name, known)
+        function = declared(f"tokenred.analysis.study.metrics:{known[name.casefold()]}")
+        options = list(parameters_of(function))[_OF_A_CELL:]
+        for option in asked.keys() - {"name", *options}:
+            raise UnknownNameError.of("option", option, options, f"metric {name!r}")
+
+
 def _refuse_values(base: str, axes: Mapping[str, list[Any]]) -> None:
     """Refuse values that an argument of a recipe cannot have."""
     recipe = re.split("[:@]", base)[0].strip().casefold()
@@ -232,14 +246,26 @@ def _parts_in(recipe: str, arguments: Mapping[str, Any]) -> Iterator[tuple[str, 
     """The recipe ``gtp`` and, of its arguments, the parts; the arguments' names are checked."""
     yield "strategy", recipe
     if place := registered(KINDS["strategy"].folder).get(recipe.strip().casefold()):
-        known = parameters_of(declared(_STRATEGY)) | parameters_of(declared(place))
+        own = parameters_of(declared(place))
+        known = parameters_of(declared(_STRATEGY)) | own
         for key, value in arguments.items():
+            check_amount(recipe.strip(), key, own)
             if key in known:
                 read(known[key], value, f"{_name_in(place)}: {key}")
-            elif key not in AMOUNTS and not any(map(_is_part, arguments.values())):
+            elif not (key in _of_parts() and any(map(_is_part, arguments.values()))):
                 owner = f"strategy {recipe.strip()!r}"
                 raise UnknownNameError.of("argument", key, known.keys() - _NO_ARGUMENTS, owner)
     yield from arguments.items()
+
+
+@cache
+def _of_parts() -> set[str]:
+    """The parameters of all parts."""
+    places = [
+        place for kind in KINDS.values() for place in registered(kind.folder).values()
+        if kind.kind != "strategy"
+    ]  # fmt: skip
+    return {name for place in places for name in parameters_of(declared(place))}
 
 
 def _is_part(value: Any) -> bool:
@@ -280,9 +306,8 @@ def _refuse_unregistered(kind: str, name: str) -> None:
 
 def _refuse_unknown_axes(axes: Iterable[str]) -> None:
     """Refuse what is no parameter of a grid, a strategy, a recipe, or anything like a part."""
-    parts = [place for kind in KINDS.values() for place in registered(kind.folder).values()]
-    places = (_GRID, f"{_GRID}.run", _STRATEGY, *parts)
-    known = {name for place in places for name in parameters_of(declared(place))}
+    places = (_GRID, f"{_GRID}.run", _STRATEGY, *registered(KINDS["strategy"].folder).values())
+    known = _of_parts() | {name for place in places for name in parameters_of(declared(place))}
     for axis in axes:
         *owners, name = axis.split(".")
         strange = any(

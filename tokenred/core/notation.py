@@ -67,6 +67,24 @@ def read_spec(written: str) -> tuple[str, dict[str, Any] | None, float | None]:
     return name, read_arguments(arguments, written), share
 
 
+def check_amount(recipe: str, key: str, own: Iterable[str]) -> None:
+    """Refuse the name that another recipe has for the number of tokens.
+
+    Args:
+        recipe, key: of the argument.
+        own: the parameters of the recipe.
+
+    Raises:
+        UnknownNameError: with the recipe's own name for it.
+    """
+    own = list(own)
+    theirs = next((amount for amount in AMOUNTS if amount in own), None)
+    if key in AMOUNTS and key not in own and theirs:
+        raise UnknownNameError(
+            f"strategy {recipe!r} has no {key}; its number of tokens is {theirs}=."
+        )
+
+
 def check_table(table: Mapping[str, Any], fields: Iterable[str], recipes: Iterable[str]) -> None:
     """Refuse a strategy file that names no recipe and no scorer, or has unknown keys.
 

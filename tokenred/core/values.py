@@ -38,6 +38,8 @@ Count = Annotated[int, Ge(0)]
 Size = Annotated[int, Ge(1)]
 Magnitude = Annotated[float, Ge(0)]
 Positive = Annotated[float, Gt(0)]
+Inches = Annotated[float, Gt(0), Le(100)]
+"""The width or height of a figure."""
 Share = Annotated[float, Gt(0), Le(1)]
 PartOf = Annotated[float, Gt(0), Lt(1)]
 Probability = Annotated[float, Ge(0), Le(1)]

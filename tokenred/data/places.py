@@ -103,6 +103,8 @@ def place_of_cifar10(path: str) -> Path:
     given = Path(folder).expanduser()
     if path and not given.exists():
         raise DataError(f"expected CIFAR-10 at {given}, found nothing; {HOW}.")
+    if given.is_file():
+        _check_path(str(given))
     return given
 
 
@@ -147,8 +149,13 @@ def unreachable(url: str) -> str:
 
 def no_weights(name: str, why: str) -> CheckpointError:
     """The error for a model whose published weights cannot be fetched."""
+    if name.startswith(HUB):
+        return CheckpointError(
+            f"expected {name!r} from the hub, got nothing: {why.rstrip('.')}. Without a network, "
+            "name a timm model or a file; 'digits' needs no download."
+        )
     return CheckpointError(
         f"expected the published weights of {name!r}, got none: {why.rstrip('.')}. Without a "
-        "network, pass checkpoint=FILE with a downloaded file, or pretrained=False for random "
-        "weights; 'digits' needs no download."
+        "network, pass checkpoint=FILE with a downloaded file or, unless accuracy is measured, "
+        "pretrained=False for random weights; 'digits' needs no download."
     )

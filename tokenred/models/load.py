@@ -104,13 +104,14 @@ def load_model(
 
 def _from_timm(name: str, pretrained: bool, num_classes: int | None) -> nn.Module:
     options = {} if num_classes is None else {"num_classes": num_classes}
-    if pretrained and (host := _out_of_reach(name)):
+    needed = pretrained or name.startswith(HUB)  # the hub has the model's configuration, too
+    if needed and (host := _out_of_reach(name)):
         # The hub's client would try again for most of a minute.
         raise no_weights(name, f"{host} cannot be reached")
     try:
         model: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
     except Exception as error:  # The hub, the network and the cache each fail in their own way.
-        if not pretrained:
+        if not needed:
             raise
         raise no_weights(name, f"{type(error).__name__}: {error}") from error
     return model

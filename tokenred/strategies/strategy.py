@@ -15,7 +15,7 @@ from tokenred.attention.score_mods import score_mods as known_mods
 from tokenred.core.errors import ConfigError, PartError, UnknownNameError, shown
 from tokenred.core.files import read_toml
 from tokenred.core.info import ModelInfo
-from tokenred.core.notation import AMOUNTS, check_table
+from tokenred.core.notation import AMOUNTS, check_amount, check_table
 from tokenred.core.part import Part, check_blocks
 from tokenred.core.registry import KINDS, Registry
 from tokenred.core.values import Count, Share, checked, parameters_of, read
@@ -328,10 +328,7 @@ def strategy(name: str, /, **arguments: Any) -> Strategy:
     own = recipes[name].parameters
     rest = {k: v for k, v in arguments.items() if k not in own}
     for key in rest:
-        if key in AMOUNTS and (theirs := [amount for amount in AMOUNTS if amount in own]):
-            raise UnknownNameError(
-                f"strategy {name!r} has no {key}; its number of tokens is {theirs[0]}=."
-            )
+        check_amount(name, key, own)
         if key not in (*FIELDS, "selector"):
             told = UnknownNameError.of("argument", key, {*own, *FIELDS}, f"strategy {name!r}")
             raise UnknownNameError(f"{told}{_of_a_part(key, arguments)}")

@@ -11,7 +11,7 @@ from tokenred.analysis.plots.canvas import name_cells, new_figure
 from tokenred.analysis.plots.frames import about, need, read_frame
 from tokenred.analysis.plots.looks import read_name
 from tokenred.core.errors import InputError
-from tokenred.core.values import Positive
+from tokenred.core.values import Inches
 
 _LABELS = {
     "iou": "kept by both ÷ by either (%)",
@@ -27,8 +27,8 @@ def agreement_map(
     statistic: str = "iou",
     layer: int | None = None,
     title: str | None = None,
-    width: Positive = 3.5,
-    height: Positive | None = None,
+    width: Inches = 3.5,
+    height: Inches | None = None,
 ) -> Figure:
     """Agreement of methods: every pair in every block, or method against method in one block.
 

@@ -12,7 +12,7 @@ from tokenred.analysis.plots.canvas import add_legend, draw_series, new_grid
 from tokenred.analysis.plots.frames import need, read_frame
 from tokenred.analysis.plots.looks import looks_of, read_name
 from tokenred.core.errors import InputError
-from tokenred.core.values import Positive
+from tokenred.core.values import Inches
 
 # The columns that distinguish panels, and the format of their values.
 _PANEL = {
@@ -30,7 +30,7 @@ _PANEL_HEIGHT = 1.9
 _ALLOWED: dict[str, Any] = {"linewidth": 0.8, "linestyle": (0, (4, 2))}
 
 
-def break_even_chart(source: Any, *, title: str | None = None, width: Positive = 3.5) -> Figure:
+def break_even_chart(source: Any, *, title: str | None = None, width: Inches = 3.5) -> Figure:
     """Measured speed-up over the batch size: one line per method, one panel per setting.
 
     A method pays off where its line is above the solid one at 1. Bands are the 90% intervals; a

@@ -20,7 +20,7 @@ from tokenred.analysis.terminal_table import fold
 from tokenred.core.errors import ConfigError, shown
 from tokenred.core.files import PICTURES, check_new, check_output, write_atomically
 from tokenred.core.lock import output_lock
-from tokenred.core.values import Positive, read
+from tokenred.core.values import Inches, read
 
 Colour = tuple[float, float, float]
 # Blue, orange, dark green, red, pink, purple, cyan, grey, yellow, light green: with and without a
@@ -79,7 +79,7 @@ def new_grid(
     long labels need; ``options`` are those of matplotlib's ``Figure.subplots``.
     """
     for name, inches in {"width": width, "height": least if height is None else height}.items():
-        read(Positive, inches, name)
+        read(Inches, inches, name)
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height or least), layout="constrained")
         FigureCanvasAgg(figure)

@@ -17,7 +17,7 @@ from tokenred.analysis.measure.graph_measures import adjacency
 from tokenred.analysis.measure.graph_measures import in_degree as in_degrees
 from tokenred.analysis.plots.canvas import new_figure, new_grid, palette
 from tokenred.core.errors import ConfigError, InputError
-from tokenred.core.values import Positive
+from tokenred.core.values import Inches
 from tokenred.graphs import Graph
 
 Floats = NDArray[np.float64]
@@ -36,8 +36,8 @@ def draw_graph(
     patches: Collection[int] | None = None,
     in_degree: bool = False,
     title: str | None = None,
-    width: Positive | None = None,
-    height: Positive = 3.3,
+    width: Inches | None = None,
+    height: Inches = 3.3,
 ) -> Figure:
     """Draw a token graph over the photograph that it was built from.
 
@@ -72,7 +72,7 @@ def draw_graph(
 
 
 def in_degree_map(
-    source: Any, i: int = 0, *, title: str = "", width: Positive = _WIDTH, height: Positive = 3.0
+    source: Any, i: int = 0, *, title: str = "", width: Inches = _WIDTH, height: Inches = 3.0
 ) -> Figure:
     """How many tokens chose each patch.
 

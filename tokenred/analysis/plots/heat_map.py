@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from tokenred.analysis.plots.canvas import add_note, name_cells, new_figure
 from tokenred.analysis.plots.frames import Fixed, label_of, show_value
 from tokenred.analysis.plots.points import SHARES, gather, order
-from tokenred.core.values import PartOf, Positive
+from tokenred.core.values import Inches, PartOf
 
 
 def heat_map(
@@ -20,8 +20,8 @@ def heat_map(
     fixed: Fixed = None,
     level: PartOf | None = None,
     title: str | None = None,
-    width: Positive = 3.5,
-    height: Positive | None = None,
+    width: Inches = 3.5,
+    height: Inches | None = None,
 ) -> Figure:
     """Draw a metric over two axes, with its value in each cell.
 

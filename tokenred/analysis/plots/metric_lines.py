@@ -37,7 +37,7 @@ from tokenred.analysis.plots.points import (
     reference_words,
     references_of,
 )
-from tokenred.core.values import PartOf, Positive
+from tokenred.core.values import Inches, PartOf
 
 # With more lines than these, bands hide each other; with more than those, the legend has a title.
 _BANDS, _PLAIN_LABELS = 2, 4
@@ -52,8 +52,8 @@ def metric_lines(
     fixed: Fixed = None,
     level: PartOf | None = None,
     title: str | None = None,
-    width: Positive = 3.5,
-    height: Positive | None = None,
+    width: Inches = 3.5,
+    height: Inches | None = None,
 ) -> Figure:
     """Draw a metric over an axis, one line per value of another axis.
 
@@ -170,8 +170,8 @@ def scorer_comparison(
     fixed: Fixed = None,
     level: PartOf | None = None,
     title: str | None = None,
-    width: Positive = 3.5,
-    height: Positive | None = None,
+    width: Inches = 3.5,
+    height: Inches | None = None,
 ) -> Figure:
     """Compare scorers: one line per scorer over its budgets, the best on average first.
 

@@ -22,6 +22,8 @@ _NAMES = ("method", "strategy", "base")
 _IDENTITY = ("model", "data", "weights", "method", "dtype", "precision")
 BUDGETS = ("budget", "P", "r", "keep_rate", "schedule")
 SHARES = ("top1", "top5")
+CUT = ", cut at 0 and 100%"
+"""Of intervals around an accuracy that would reach further."""
 _ALIKE = 1.25  # intervals with widths no further apart are told by the typical one
 
 
@@ -144,6 +146,8 @@ def gather(
         "binomial": f"{level:.0%} binomial intervals",
     }
     values = [(*key, *_value(rows, metric, kind, level)) for key, rows in whole]
+    if metric in SHARES and any(low == 0 or high == 100 for *_, low, high in values):
+        words["paired"] += CUT
     own = frames.has_own_methods(done)
     unfinished, partly = len(frame) - len(done), len(groups) - len(whole)
     lost = [count(unfinished, "unfinished cell")] * bool(unfinished)

@@ -11,7 +11,7 @@ from tokenred.analysis.plots.canvas import add_legend, draw_series, new_grid
 from tokenred.analysis.plots.frames import about, need, read_frame
 from tokenred.analysis.plots.looks import looks_of, read_name
 from tokenred.core.errors import InputError
-from tokenred.core.values import Positive
+from tokenred.core.values import Inches
 
 # Quantity and unit.
 _LABELS = {
@@ -29,8 +29,8 @@ def smoothing_curves(
     *,
     statistics: str | Sequence[str] = "cosine",
     title: str | None = None,
-    width: Positive | None = None,
-    height: Positive | None = None,
+    width: Inches | None = None,
+    height: Inches | None = None,
 ) -> Figure:
     """Similarity of the tokens after each block: one curve per strategy, the dense model in black.
 

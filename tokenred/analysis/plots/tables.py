@@ -23,7 +23,7 @@ from tokenred.analysis.plots.frames import (
 from tokenred.analysis.plots.points import BUDGETS, gather, order
 from tokenred.analysis.plots.published import read_published
 from tokenred.core.errors import InputError
-from tokenred.core.values import Positive
+from tokenred.core.values import Inches
 
 _LOG_S = "proportional_attention"
 _RANKED = ("top1", "top5", "difference", "images_per_second", "speedup", "realised")
@@ -99,7 +99,7 @@ class Table:
         about = f"% {self.metric}. {self.note}".strip(". ")
         return f"{about}\n{made.translate(_GREEK)}".rstrip()
 
-    def figure(self, *, title: str | None = None, width: Positive = 3.5) -> Figure:
+    def figure(self, *, title: str | None = None, width: Inches = 3.5) -> Figure:
         """The table as a figure, one part per source, stacked if the figure is narrow.
 
         Darker is better within a column; pale if the difference may be chance.

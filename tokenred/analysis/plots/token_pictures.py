@@ -19,7 +19,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from tokenred.analysis.plots.canvas import add_legend, new_grid, palette
 from tokenred.analysis.plots.looks import read_name
-from tokenred.core.values import Positive
+from tokenred.core.values import Inches
 
 # Covers of patches, with their opacity.
 _LOST, _POOLED, _IDLING = (1.0, 1.0, 1.0, 0.93), (0.5, 0.5, 0.5, 0.75), (0.0, 0.0, 0.0, 0.65)
@@ -119,7 +119,7 @@ class Picture:
 
 def show_tokens(
     picture: Picture, *, holders: bool = True, links: bool = False, title: str | None = None,
-    width: Positive = 7.0,
+    width: Inches = 7.0,
 ) -> Figure:  # fmt: skip
     """The photograph and what remains of it after some blocks: one row per strategy.
 

@@ -30,6 +30,7 @@ from tokenred.analysis.plots.frames import (
 )
 from tokenred.analysis.plots.looks import Look, looks_of, read_name, variants_of
 from tokenred.analysis.plots.points import (
+    CUT,
     choose_beside_references,
     paired_words,
     reference_values,
@@ -38,7 +39,7 @@ from tokenred.analysis.plots.points import (
 from tokenred.analysis.plots.published import dense_point, read_published
 from tokenred.analysis.result import ALIKE, span
 from tokenred.core.errors import ConfigError, InputError
-from tokenred.core.values import Positive
+from tokenred.core.values import Inches
 
 _DENSE = "dense"
 _NEAR = 0.02  # of the axis; bars that are closer would cover each other
@@ -56,8 +57,8 @@ def tradeoff(
     front: bool = False,
     fixed: Fixed = None,
     title: str | None = None,
-    width: Positive = 3.5,
-    height: Positive | None = None,
+    width: Inches = 3.5,
+    height: Inches | None = None,
 ) -> Figure:
     """Top-1 accuracy against cost or speed: one line per method over its budgets, dense as a star.
 
@@ -176,11 +177,18 @@ def _is_paired(frame: pd.DataFrame) -> bool:
     return names <= set(frame) and bool(frame["difference_low"].notna().any())
 
 
+def _paired_words(ours: pd.DataFrame) -> str:
+    """What paired bars are, and whether they are cut."""
+    zero = ours["top1"] - ours["difference"]
+    low, high = zero + ours["difference_low"], zero + ours["difference_high"]
+    return paired_words(ours) + CUT * bool((low < 0).any() or (high > 100).any())
+
+
 def _bar_words(ours: pd.DataFrame) -> str:
     """What the bars are."""
     words = []
     if ours["y_low"].notna().any():
-        words.append(paired_words(ours) if _is_paired(ours) else "95% binomial intervals")
+        words.append(_paired_words(ours) if _is_paired(ours) else "95% binomial intervals")
     if ours["x_low"].notna().any():
         words.append("90% intervals of the speed-up")
     return "; ".join(words)

@@ -247,8 +247,8 @@ class Study(Result):
                 if not tie and results >= _MANY:
                     lines[-1] += (
                         f" The best of {results} on the same images probably looks better than it "
-                        "is: confirm it on others (another split; or, if these are few of many, "
-                        "another seed)."
+                        "is: confirm it on others that the model was not trained on (another "
+                        "split; or, if these are few of many, another seed)."
                     )
         lines += self._unequal_costs()
         timed = [*records, *self.references]
