@@ -1,15 +1,18 @@
 """What the source is asked refuses nothing that is there; see also ``test_refusals.py``."""
 
+import json
 import re
 import sys
 from dataclasses import fields, is_dataclass
 from inspect import Parameter, signature
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tokenred.analysis.study import engines, metrics
 from tokenred.analysis.study.cell import OUTSIDE
+from tokenred.cli import declared as source
 from tokenred.cli.options import ModelOptions
 from tokenred.cli.refusing import ENGINES, read_axes, refuse_unknown
 from tokenred.core.errors import TokenredError, UnknownNameError
@@ -113,3 +116,9 @@ def test_the_names_of_metrics_are_those_that_are_registered() -> None:
 )  # fmt: skip
 def test_several_strategies_on_an_axis(text: str, found: list[str]) -> None:
     assert read_axes([f"base={text}"]) == {"base": found}
+
+
+def test_packages_installed_beside_ours_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "_ABOVE", Path(json.__file__).parents[1])
+    with pytest.raises(LookupError, match="json is not one of ours"):
+        source.declared("json:loads")

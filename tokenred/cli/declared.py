@@ -143,6 +143,8 @@ def _fields_of(module: str, node: ast.AST) -> dict[str, ast.AnnAssign]:
 @cache
 def _defined(module: str, name: str) -> tuple[str, ast.AST]:
     """The module that defines a name, or where a module imports it from; and its definition."""
+    if module.partition(".")[0] != "tokenred":  # installed beside ours, they would be found
+        raise LookupError(f"{module} is not one of ours")
     place = _ABOVE.joinpath(*module.split("."))
     files = (place / "__init__.pyi", place / "__init__.py", place.with_name(f"{place.name}.py"))
     file = next(file for file in files if file.is_file())
