@@ -136,10 +136,12 @@ def baselines_beside(
             found.append(Baseline(label, kind, _MAKERS[kind](base, share * gmacs(base))))
         except (BackboneError, ScheduleError) as error:
             notes.append(f"No baseline {label}: {error}")
+    whole = gmacs(base)
+    costs = {other: other.reduced.cost().gmacs / whole for other in found}
     coarse = [
-        f"{other.label} costs {share:.3g}"
-        for other in found
-        if (share := other.reduced.cost().gmacs / gmacs(base)) * ALIKE < (other.share or 0)
+        f"{other.label} costs {cost:.3g}"
+        for other, cost in costs.items()
+        if cost * ALIKE < (other.share or 0)
     ]
     if coarse:
         notes.append(

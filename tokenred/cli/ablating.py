@@ -120,10 +120,12 @@ def ablate_command(
     if compile:
         asked["compile"] = True
     _fill_in(asked, random_weights, checkpoint)
+    varied = axes_of(asked)
     if study is not None:
         refuse_unknown(asked | ran)
-        refuse_devices(asked | ran, axes_of(asked).get("device", ()))
-    for source in _listed(axes_of(asked).get("data", asked.get("data"))):
+        refuse_devices(asked | ran, varied.get("device", ()))
+    models, sources = (_listed(varied.get(name, asked.get(name))) for name in ("model", "data"))
+    for source in sources:
         if isinstance(source, str):
             check_there(source)
             check_fits(source, asked.get("split"), asked.get("class_map"))
@@ -131,7 +133,7 @@ def ablate_command(
         claim(check_output(output, (".csv",), overwrite=overwrite))
     if sort is not None and tuple(asked.get("metrics", ("accuracy",))) == ("accuracy",):
         _check_column(sort, list(asked.get("axes") or ()))
-    _refuse_unreachable(_listed(axes_of(asked).get("model", asked.get("model"))), place)
+    _refuse_unreachable(models, place)
     from tokenred.analysis import Grid
 
     grid = Grid(**asked)

@@ -78,6 +78,14 @@ def refuse_weights(_: Any, given: Path | None) -> None:
             raise unreadable(given, "safetensors file", error) from error
 
 
+def refuse_store(place: Path) -> None:
+    """Refuse what is there but no store, and a new one without a folder."""
+    if exists(place) or not exists(place.parent):
+        from tokenred.analysis.study.store import Store
+
+        Store(place, readonly=place.is_file()).close()
+
+
 def refuse_unreachable(name: str) -> None:
     """Refuse a model whose published weights are in no cache, if there is no network."""
     if host := unreachable_host(name):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from tokenred.cli.absent import refuse_unreachable
+from tokenred.cli.absent import refuse_store, refuse_unreachable
 from tokenred.cli.console import check_resume, claim_folder, say
 from tokenred.cli.options import (
     FILE,
@@ -54,7 +55,7 @@ def compare_command(
     class_map: ClassMap = None,
     strategy: Strategies = (),
     budget: Annotated[
-        tuple[float, ...], Parameter(name=["--budget", "-b"]), valid(PartOf, "--budget")
+        tuple[float, ...], Parameter(name=["--budget", "-b"]), valid(Sequence[PartOf], "--budget")
     ] = (),
     against: str | None = None,
     output: Annotated[Path | None, OUTPUT] = None,
@@ -154,7 +155,9 @@ def bench_command(
     model: tuple[str, ...] = _MODELS,
     strategy: Strategies = _STRATEGIES,
     batch_size: Annotated[
-        tuple[int, ...], Parameter(name=["--batch-size", "-n"]), valid(Size, "--batch-size")
+        tuple[int, ...],
+        Parameter(name=["--batch-size", "-n"]),
+        valid(Sequence[Size], "--batch-size"),
     ] = _BATCHES,
     image_size: tuple[str, ...] = (),
     output: Annotated[Path | None, OUTPUT] = None,
@@ -201,10 +204,7 @@ def bench_command(
     check_resume(resume, overwrite)
     if not dry_run:
         claim_folder(folder, _STORE, _CSV, _CHART, overwrite=overwrite, resume=resume)
-        if resume and results.exists():
-            from tokenred.analysis.study.store import Store
-
-            Store(results, readonly=True).close()
+        refuse_store(results)
     for name in model:
         if name.startswith(HUB) and not results.exists():
             refuse_unreachable(name)

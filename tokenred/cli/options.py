@@ -14,7 +14,6 @@ import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -51,12 +50,17 @@ def _refuse_recipes(_: Any, given: str | tuple[str, ...] | None) -> None:
 
 
 def valid(annotation: Any, option: str) -> Parameter:
-    """Refuse values of an option that an annotation excludes, without PyTorch."""
+    """Refuse values of an option that an annotation excludes, without PyTorch.
+
+    Those of a ``Sequence[…]`` are read one by one.
+    """
+    several = typing.get_origin(annotation) is Sequence
+    annotation = typing.get_args(annotation)[0] if several else without_none(annotation)
 
     def refuse(_: Any, given: Any) -> None:
-        for each in given if isinstance(given, tuple) else (given,):
-            if each is not None:
-                read(without_none(annotation), each, option)
+        for one in given if several and isinstance(given, tuple) else (given,):
+            if one is not None:
+                read(annotation, one, option)
 
     return Parameter(validator=refuse)
 
@@ -129,10 +133,10 @@ def options_of(
                 readable = _readable(annotation, parameters[name].default)
                 if name not in taken and readable is not None:
                     called = names.get(name, f"--{name.replace('_', '-')}").split()
-                    valid = partial(_refuse_invalid, annotation, called[0])
-                    told = Parameter(name=called, help=described.get(name), validator=valid)
+                    told = Parameter(name=called, help=described.get(name))
                     options[name] = parameters[name].replace(
-                        kind=inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[readable, told]
+                        kind=inspect.Parameter.KEYWORD_ONLY,
+                        annotation=Annotated[readable, told, valid(annotation, called[0])],
                     )
         options = {n: p if n in groups else _with_default(p) for n, p in options.items()}
         signature = inspect.Signature(sorted(options.values(), key=lambda option: option.kind))
@@ -141,17 +145,6 @@ def options_of(
         return command
 
     return give
-
-
-def _refuse_invalid(annotation: Any, option: str, _: Any, value: Any) -> None:
-    each_alone = typing.get_origin(annotation) is Sequence and isinstance(value, tuple)
-    for one in value if each_alone else (value,):
-        if one is not None:  # given
-            read(
-                typing.get_args(annotation)[0] if each_alone else without_none(annotation),
-                one,
-                option,
-            )
 
 
 def without_none(annotation: Any) -> Any:

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tokenred.cli.absent import refuse_models
+from tokenred.cli.absent import refuse_models, refuse_store
 from tokenred.cli.declared import declared, registered
 from tokenred.cli.options import read_size, without_none
 from tokenred.core.errors import (
@@ -20,7 +20,7 @@ from tokenred.core.errors import (
     did_you_mean,
     optional,
 )
-from tokenred.core.files import exists, read_toml
+from tokenred.core.files import read_toml
 from tokenred.core.notation import (
     TRUTH,
     check_amount,
@@ -65,11 +65,7 @@ def refuse_unknown(given: Mapping[str, Any]) -> None:
         _refuse_metrics(given["metrics"])
     refuse_models(given, axes.get("model", ()))
     if isinstance(store := given.get("store"), str | Path):
-        place = Path(store).expanduser()
-        if exists(place) or not exists(place.parent):  # a new file is made later
-            from tokenred.analysis.study.store import Store
-
-            Store(place, readonly=place.is_file()).close()
+        refuse_store(Path(store).expanduser())
     if axes and not has_plugins():
         _refuse_unknown_axes(axes)
     # Other options are checked where they are declared; what a study file says is not.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from tokenred.analysis.study.store import Store
 from tokenred.analysis.terminal_table import plain_table
-from tokenred.cli.absent import refuse_models, refuse_weights, unreachable_host
+from tokenred.cli.absent import refuse_models, refuse_store, refuse_weights, unreachable_host
 from tokenred.cli.console import claim, say
 from tokenred.cli.options import (
     FILE,
@@ -98,7 +98,7 @@ def reproduce_command(
     _refuse_unknown(options.get("experiments") or (), options.get("models") or (), checkpoints)
     check_folder(output)
     if (kept := output / _STORE).exists():
-        Store(kept, readonly=True).close()
+        refuse_store(kept)
     if not show and imagenet is not None and not (output / _STORE).exists():
         _refuse_unreachable(options.get("models"), checkpoints)
     from tokenred.analysis import reproduce
@@ -129,6 +129,12 @@ def reproduce_command(
     return 1 if differing or done.ran_nothing else 0
 
 
+@cache
+def _table() -> dict[str, Any]:
+    """The experiments and models of the paper."""
+    return read_toml(_EXPERIMENTS)
+
+
 def _refuse_unreadable(paths: Iterable[Path]) -> None:
     """Refuse what is neither a store nor a CSV, before matplotlib is imported."""
     from tokenred.analysis.plots.frames import read_frame
@@ -136,7 +142,7 @@ def _refuse_unreadable(paths: Iterable[Path]) -> None:
 
     for path in map(Path.expanduser, paths):
         if is_store(path):
-            Store(path, readonly=True).close()
+            refuse_store(path)
         else:
             read_frame(path)
 
@@ -145,7 +151,7 @@ def _refuse_unknown(
     experiments: Iterable[str], models: Sequence[str], files: Iterable[str]
 ) -> None:
     """Refuse what is no experiment and no model, and weights of models that are not run."""
-    table = read_toml(_EXPERIMENTS)
+    table = _table()
     for name in experiments:
         if name.casefold().replace(" ", "") not in table["experiments"]:
             raise UnknownNameError.of("experiment", name, table["experiments"])
@@ -164,7 +170,7 @@ def _refuse_unknown(
 
 def _refuse_unreachable(models: Iterable[str] | None, files: Mapping[str, Path]) -> None:
     """Refuse to start if the weights of no model can be fetched."""
-    ours = {name.casefold(): told for name, told in read_toml(_EXPERIMENTS)["backbones"].items()}
+    ours = {name.casefold(): told for name, told in _table()["backbones"].items()}
     given, host = {name.casefold() for name in files}, ""
     for name in models or ours:
         told = ours.get(name.casefold(), {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -124,7 +125,7 @@ def graph_command(
     model: ModelOptions = ModelOptions(),
     builder: Annotated[str, Parameter(name=["--builder", "-b"])] = "mixed:M=8",
     patch: Annotated[
-        tuple[int, ...], Parameter(name=["--patch", "-p"]), valid(Count, "--patch")
+        tuple[int, ...], Parameter(name=["--patch", "-p"]), valid(Sequence[Count], "--patch")
     ] = (),
     all_edges: bool = False,
     output: Pictures = (Path("tokenred-out/graph.png"),),
